@@ -1,0 +1,108 @@
+/* solver.h: diffusion schedules and steps as host math. On one side a scheduler_config.json and a
+ * sampler name, on the other timesteps, sigmas and, for every network call, the coefficients of one
+ * universal update that any backend can apply to a batch of mixed samplers. No tensors, no device.
+ * Semantics are those of diffusers (src/diffusers/schedulers). */
+#ifndef ANNEAL_SOLVER_H
+#define ANNEAL_SOLVER_H
+
+#include "anneal/base.h"
+
+struct json_t;
+
+/* ---------------------------------------------------------------- names */
+
+/* Resolves a diffusers class ("EulerDiscreteScheduler"), a k-diffusion name ("dpmpp_2m") or an A1111
+ * label ("DPM++ 2M Karras", case-insensitive) to its class and the config it implies (e.g.
+ * use_karras_sigmas, algorithm_type, solver_order). schedule (may be NULL): "karras",
+ * "exponential", "beta", "lu", "normal"/"default", "automatic", ... also A1111's labels. The JSON
+ * (new reference) holds "_class_name" and the implied overrides. AN_NOT_FOUND lists what there is;
+ * err->param is "sampler" or "schedule". */
+an_status an_sampler_resolve(const char *name, const char *schedule, struct json_t **overrides,
+                             an_error *err);
+/* One row of the table of names, for /sdapi/v1/samplers and messages; NULL past the end. */
+typedef struct an_sampler_name {
+    const char *label;      /* A1111 label: "DPM++ 2M" */
+    const char *class_name; /* diffusers */
+    const char *const *aliases; /* NULL-terminated: "dpmpp_2m", "k_dpmpp_2m", ... */
+} an_sampler_name;
+const an_sampler_name *an_sampler_at(int i);
+const char *an_schedule_at(int i, const char **label); /* "karras", label "Karras"; NULL past the end */
+
+/* ---------------------------------------------------------------- a schedule */
+
+typedef struct an_solver an_solver;
+
+/* base: the model's scheduler_config.json (may be NULL: class defaults). overrides: from
+ * an_sampler_resolve and the request (may be NULL). Without "_class_name" in overrides the class
+ * of base is used with all of base's values. With another class: Class.from_config(base), i.e. keys
+ * that class knows and base holds are taken (and base's keys that diffusers marks as defaults of
+ * another class still count), the rest are that class's defaults. Unknown keys are ignored.
+ * AN_INVALID for values the class cannot use, named. steps = num_inference_steps. */
+an_status an_solver_new(const struct json_t *base, const struct json_t *overrides, int steps,
+                        an_solver **out, an_error *err);
+void an_solver_free(an_solver *s);
+
+int an_solver_calls(const an_solver *s);          /* network calls = timesteps as diffusers lists them */
+const double *an_solver_timesteps(const an_solver *s); /* [calls] */
+const double *an_solver_sigmas(const an_solver *s, int *count); /* as diffusers holds them; NULL, 0 if none */
+double an_solver_init_noise_sigma(const an_solver *s); /* start latent = noise * this */
+const char *an_solver_class(const an_solver *s);
+/* Only what changes numbers, for infotext and tests: prediction type etc. */
+const char *an_solver_prediction_type(const an_solver *s);
+
+/* ---------------------------------------------------------------- one step */
+
+#define AN_HISTORY 5
+/* Slots of the linear update, in the order of the coefficients. */
+enum {
+    AN_TERM_X = 0,  /* the sample before the step */
+    AN_TERM_M,      /* the guided network output, raw */
+    AN_TERM_SAVED,  /* the saved sample */
+    AN_TERM_NOISE,  /* this call's noise */
+    AN_TERM_D0,     /* histories; D0 is the value converted from this call's output */
+    AN_TERMS = AN_TERM_D0 + AN_HISTORY
+};
+
+/* One call's update of one row:
+ *   d        = dx * x + dm * m           (x0, eps or derivative; by prediction type)
+ *   d        = clip(d, -clip, clip)      if clip > 0;  dynamic thresholding if threshold > 0
+ *   history  : if push: d4<-d3<-...<-d1<-d0<-d; else d0 <- d and the rest stay
+ *   x'       = sum out[k] * term[k]
+ *   saved'   = sum keep[k] * term[k]     if save, else unchanged
+ * All terms are the values before the step (except D0, which is the new d). */
+typedef struct an_step {
+    float in_scale;  /* network input = in_scale * x (scale_model_input) */
+    float timestep;  /* what the network is told */
+    float dx, dm;
+    float clip;      /* 0 = none */
+    float threshold; /* dynamic_thresholding_ratio, 0 = none */
+    float threshold_max; /* sample_max_value */
+    bool push, save, noise; /* noise: this call draws one noise tensor (even if its factor is 0) */
+    float out[AN_TERMS], keep[AN_TERMS];
+    double sigma_next; /* noise level after the call, for previews and eta; informative */
+    float x0_x, x0_m;  /* denoised estimate = x0_x * x + x0_m * m, for previews */
+} an_step;
+
+/* Coefficients of call i (0 .. calls-1). Pure: the same i gives the same numbers. */
+void an_solver_step(const an_solver *s, int i, an_step *out);
+
+/* ---------------------------------------------------------------- noise */
+
+typedef enum { AN_RNG_GPU = 0, AN_RNG_CPU } an_rng_kind; /* Philox as torch CUDA, MT19937 as torch CPU */
+
+/* One image's stream. Draws are whole tensors, f32, in torch's NCHW order of elements. */
+typedef struct an_rng {
+    an_rng_kind kind;
+    uint64_t seed;
+    uint64_t offset;         /* Philox: number of tensors drawn so far */
+    uint32_t mt[624];
+    int mt_next;
+    bool mt_has_cached; /* torch's leftover normal of an odd scalar path */
+    float mt_cached;
+} an_rng;
+
+void an_rng_init(an_rng *r, an_rng_kind kind, uint64_t seed);
+/* count normal values, as torch.randn(count) would give next. */
+void an_rng_normal(an_rng *r, float *out, size_t count);
+
+#endif

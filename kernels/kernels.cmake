@@ -1,0 +1,32 @@
+# The kernels room: dispatch and the plain-C reference, and the CPU filling. Files whose name ends
+# in _avx2, _avx512 or _amx are compiled for that instruction set and only entered after cpuid said
+# so; everything else is x86-64-v2, so that the binary starts anywhere.
+file(GLOB AN_KERNEL_SRCS CONFIGURE_DEPENDS kernels/*.c kernels/ref/*.c kernels/cpu/*.c)
+set(AN_KERNEL_SRCS ${AN_KERNEL_SRCS})
+list(FILTER AN_KERNEL_SRCS EXCLUDE REGEX "/onednn\\.c$")
+add_library(an_kernels STATIC ${AN_KERNEL_SRCS})
+target_include_directories(an_kernels PRIVATE ${CMAKE_SOURCE_DIR}/kernels)
+target_link_libraries(an_kernels PUBLIC an_flags an_base)
+foreach(src ${AN_KERNEL_SRCS})
+  if(src MATCHES "_avx2\\.c$")
+    set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
+  elseif(src MATCHES "_avx512\\.c$")
+    set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
+      "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mprefer-vector-width=512")
+  elseif(src MATCHES "_amx\\.c$")
+    set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
+      "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mamx-tile;-mamx-bf16;-mprefer-vector-width=512")
+  endif()
+endforeach()
+if(ANNEAL_ONEDNN AND EXISTS ${CMAKE_SOURCE_DIR}/kernels/cpu/onednn.c)
+  find_library(DNNL_LIBRARY dnnl)
+  find_path(DNNL_INCLUDE oneapi/dnnl/dnnl.h)
+  if(DNNL_LIBRARY AND DNNL_INCLUDE)
+    target_sources(an_kernels PRIVATE ${CMAKE_SOURCE_DIR}/kernels/cpu/onednn.c)
+    target_include_directories(an_kernels SYSTEM PRIVATE ${DNNL_INCLUDE})
+    target_compile_definitions(an_kernels PRIVATE AN_ONEDNN=1)
+    target_link_libraries(an_kernels PUBLIC ${DNNL_LIBRARY})
+  else()
+    message(WARNING "oneDNN not found: building without it")
+  endif()
+endif()

@@ -1,0 +1,1 @@
+typedef int an_ops_translation_unit_not_empty;
