@@ -1,0 +1,222 @@
+/* ops.h: the one op table. Above it: models, which are lists of these calls. Below it: fillings for
+ * the CPU (kernels/cpu), the plain-C reference (kernels/ref), later CUDA. Shapes are checked once,
+ * in kernels/ops.c, for all of them.
+ *
+ * Every op takes its lane first: an ordered stream of work with its own scratch arena. An op that
+ * fails latches its error in the lane and the ops after it do nothing, so that a network reads as a
+ * plain list of calls with one check at its end (an_lane_status).
+ *
+ * Batch invariance: an output element depends on its own row's inputs only, and its bits on the
+ * layer only, never on how many rows there are, which of them it is, or how many threads work. */
+#ifndef ANNEAL_OPS_H
+#define ANNEAL_OPS_H
+
+#include "anneal/step.h"
+#include "anneal/tensor.h"
+
+/* ---------------------------------------------------------------- device */
+
+typedef struct an_device an_device;
+
+typedef struct an_device_options {
+    const char *device; /* "auto", "cpu", "ref" (plain C, the oracle); NULL = auto */
+    const char *isa;    /* cap for the CPU: "auto", "generic", "avx2", "avx512", "amx"; NULL = auto */
+    const char *gemm;   /* who does CPU GEMM and convolution: "auto", "own", "onednn"; NULL = auto */
+    int threads;        /* 0 = one per core this process may use */
+} an_device_options;
+
+an_status an_device_open(const an_device_options *o, an_device **out, an_error *err);
+void an_device_close(an_device *d);
+const char *an_device_name(const an_device *d);        /* "cpu" */
+const char *an_device_description(const an_device *d); /* "cpu: 2 threads, avx2 ..., and why" */
+int an_device_threads(const an_device *d);
+/* The storage dtype that "auto" means here: bf16 where the machine multiplies it natively. */
+an_dtype an_device_best_dtype(const an_device *d);
+
+/* Device memory. On the CPU it is host memory, and the copies are memcpy; callers still go through
+ * these, since other devices differ. 64-byte aligned. */
+an_status an_device_alloc(an_device *d, size_t bytes, void **out, an_error *err);
+void an_device_free(an_device *d, void *p);
+size_t an_device_bytes_live(const an_device *d); /* by an_device_alloc and weights, now */
+
+/* ---------------------------------------------------------------- lane */
+
+typedef struct an_lane an_lane;
+
+/* bytes: size of the scratch arena, allocated now. */
+an_status an_lane_open(an_device *d, size_t bytes, an_lane **out, an_error *err);
+/* A lane that computes nothing and touches no data: it checks shapes, counts the arena's peak and
+ * the FLOPs. Running a step on it is how memory and cost are known before anything is served. */
+an_status an_lane_open_counting(an_device *d, an_lane **out, an_error *err);
+void an_lane_close(an_lane *l);
+bool an_lane_counting(const an_lane *l);
+an_device *an_lane_device(const an_lane *l);
+
+/* The first error since the last clear, then cleared: OK, or its status with err filled. */
+an_status an_lane_status(an_lane *l, an_error *err);
+/* What a failure is prefixed with: "unet/down_blocks.0.resnets.1". Not copied: a literal, or memory
+ * that outlives the call. */
+void an_lane_label(an_lane *l, const char *label);
+/* Latch an error from outside the op table (a model's own check). */
+void an_lane_fail(an_lane *l, an_status s, const char *fmt, ...) AN_PRINTF(3, 4);
+
+/* Scratch, freed in stack order: mark, alloc..., release. Never inside a tick from malloc. A failed
+ * allocation latches AN_NO_MEMORY and returns a tensor whose data must not be touched (ops do
+ * nothing then). 64-byte aligned. */
+an_tensor an_lane_alloc(an_lane *l, an_dtype dtype, int ndim, const int64_t *dim);
+#define an_lane_tensor(l, dtype, ...)                                                              \
+    an_lane_alloc((l), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),         \
+                  (const int64_t[]){__VA_ARGS__})
+size_t an_lane_mark(const an_lane *l);
+void an_lane_release(an_lane *l, size_t mark);
+size_t an_lane_peak(const an_lane *l); /* bytes, since the last reset */
+double an_lane_flops(const an_lane *l); /* 2 x multiply-adds, since the last reset */
+void an_lane_reset(an_lane *l); /* empties the arena, peak, FLOPs and error */
+/* Waits until everything issued on the lane is done (a no-op on the CPU). */
+void an_lane_sync(an_lane *l);
+
+/* Host <-> device, ordered with the lane's ops. Sizes in bytes. */
+void an_upload(an_lane *l, void *device_dst, const void *host_src, size_t bytes);
+void an_download(an_lane *l, void *host_dst, const void *device_src, size_t bytes);
+
+/* ---------------------------------------------------------------- weights on the device */
+
+/* A matrix or convolution packed as the backend wants it. */
+typedef struct an_weight {
+    int64_t n, k;  /* outputs, inputs (channels) */
+    int kh, kw;    /* 1x1 for a matrix */
+    bool has_bias;
+    size_t bytes;  /* what it occupies on the device */
+    an_device *device;
+    void *impl;    /* the backend's */
+} an_weight;
+
+/* Stacks n_parts matrices [n_i, k] (any floating dtype, host memory) along n, so that q, k and v are
+ * one GEMM. bias[i] may be NULL (zero), bias itself too. dtype: what activations will be (F32 or
+ * BF16); weights are kept at that precision. */
+an_status an_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
+                           const an_tensor *const *bias, an_weight **out, an_error *err);
+/* w [n, k, kh, kw] as checkpoints have it, bias [n] or NULL. */
+an_status an_weight_conv(an_device *d, an_dtype dtype, const an_tensor *w, const an_tensor *bias,
+                         an_weight **out, an_error *err);
+void an_weight_free(an_weight *w);
+/* A plain device copy of a host tensor as `dtype` (norm parameters as F32, embedding tables). */
+an_status an_device_upload(an_device *d, const an_tensor *src, an_dtype dtype, an_tensor *out,
+                           an_error *err);
+
+/* ---------------------------------------------------------------- GEMM and convolution */
+
+typedef enum an_act {
+    AN_ACT_NONE = 0,
+    AN_ACT_SILU,
+    AN_ACT_GELU,       /* erf */
+    AN_ACT_GELU_TANH,
+    AN_ACT_QUICK_GELU, /* x * sigmoid(1.702 x), CLIP */
+    AN_ACT_RELU,
+    AN_ACT_GEGLU,      /* y[., j] = v[., j] * gelu(v[., n/2 + j]): halves the width; GEMM only */
+    AN_ACT_SWIGLU      /* y[., j] = silu(v[., j]) * v[., n/2 + j]; GEMM only */
+} an_act;
+
+typedef struct an_gemm_args {
+    an_tensor x;        /* [..., k]: leading dims are flattened to m */
+    const an_weight *w; /* n x k */
+    const an_tensor *residual; /* [..., n] added after the activation, or NULL; may be y itself */
+    an_act act;
+    an_tensor y;        /* [..., n], n/2 for GEGLU/SWIGLU; x's dtype or F32 */
+} an_gemm_args;
+void an_gemm(an_lane *l, const an_gemm_args *a); /* y = act(x w^T + bias) + residual */
+
+typedef struct an_conv_args {
+    an_tensor x;        /* [n, h, w, c] */
+    const an_weight *w;
+    int stride;         /* 1 or 2, both directions */
+    int pad_top, pad_left, pad_bottom, pad_right;
+    int64_t up_h, up_w; /* nearest-neighbour resize of x to this size first (fused), 0 = none */
+    const an_tensor *row_bias; /* [n, out channels] added to every pixel (time embedding), or NULL */
+    const an_tensor *residual; /* like y, or NULL; may be y itself */
+    an_act act;                /* applied before the residual */
+    an_tensor y;        /* [n, h', w', out channels]; x's dtype or F32 */
+} an_conv_args;
+void an_conv2d(an_lane *l, const an_conv_args *a);
+
+/* ---------------------------------------------------------------- norms */
+
+/* x, y [n, h, w, c] or [n, t, c]; gamma, beta [c] F32. Statistics per row and group in f32 (or
+ * better), biased variance; silu: y = silu(norm). y may be x. */
+void an_group_norm(an_lane *l, an_tensor x, const an_tensor *gamma, const an_tensor *beta, int groups,
+                   float eps, bool silu, an_tensor y);
+/* x, y [..., c]. beta may be NULL. y may be x. */
+void an_layer_norm(an_lane *l, an_tensor x, const an_tensor *gamma, const an_tensor *beta, float eps,
+                   an_tensor y);
+void an_rms_norm(an_lane *l, an_tensor x, const an_tensor *gamma, float eps, an_tensor y);
+
+/* ---------------------------------------------------------------- attention */
+
+typedef struct an_attention_args {
+    int64_t rows;    /* independent sequences */
+    int heads, head_dim;
+    an_dtype dtype;
+    /* Token t of row r, head h, element e of q lies at q + ((r * q_len + t) * q_stride + h * head_dim
+     * + e) elements: views into a fused qkv buffer are fine. Likewise k and v, with kv_start. */
+    const void *q, *k, *v;
+    int64_t q_stride, k_stride, v_stride; /* elements between tokens */
+    int64_t q_len;                        /* queries of every row */
+    int64_t kv_len;                       /* keys of every row, if kv_lens is NULL */
+    /* Rows may have keys of different lengths and places (text encodings of different length): row r
+     * has kv_lens[r] keys starting at token kv_start[r] of k and v. Host arrays, or both NULL: row r
+     * starts at r * kv_len. */
+    const int64_t *kv_start, *kv_lens;
+    bool causal;  /* query t sees keys 0..t (q_len == kv_len) */
+    float scale;  /* usually 1/sqrt(head_dim) */
+    an_tensor y;  /* [rows, q_len, heads * head_dim] */
+} an_attention_args;
+/* softmax(scale q k^T) v, never storing the whole score matrix; head_dim up to 512 (VAE: 1 head). */
+void an_attention(an_lane *l, const an_attention_args *a);
+
+/* ---------------------------------------------------------------- small ones */
+
+/* y[r, t, :] = table[ids[r, t], :] + (pos ? pos[t, :] : 0). ids: device I32 [n, t]; ids out of range
+ * latch AN_INVALID. table [v, c], pos [>= t, c]: any of F32/BF16. y [n, t, c]. */
+void an_embedding(an_lane *l, const an_tensor *table, const an_tensor *pos, an_tensor ids, an_tensor y);
+/* Sinusoidal embedding of t (host array [n]); first half cos then sin when flip_sin_to_cos. As
+ * diffusers' get_timestep_embedding(max_period 10000, scale). y [n, dim]. */
+void an_timestep_embedding(an_lane *l, const float *t, bool flip_sin_to_cos, float freq_shift,
+                           float scale, an_tensor y);
+void an_activation(an_lane *l, an_tensor x, an_act act, an_tensor y); /* elementwise; y may be x */
+void an_add(an_lane *l, an_tensor a, an_tensor b, an_tensor y);       /* y may be a or b */
+void an_concat(an_lane *l, an_tensor a, an_tensor b, an_tensor y);    /* along the last dim */
+void an_copy(an_lane *l, an_tensor x, an_tensor y);                   /* with dtype conversion */
+/* y[r, :] = x[r, index[r], :]; x [n, t, c], index host array [n]. */
+void an_gather_rows(an_lane *l, an_tensor x, const int64_t *index, an_tensor y);
+
+/* ---------------------------------------------------------------- diffusion */
+
+/* y[r] = scale[r] * x[r]: gathers f32 latents of rows that live apart into one batch. x: host array
+ * of device pointers to F32 [h, w, c]; y [rows, h, w, c]. */
+void an_latent_in(an_lane *l, const float *const *x, const float *scale, an_tensor y);
+
+#define AN_MAX_BRANCHES 4
+/* One row of a sampler step; all pointers are device F32 arrays of `count` elements. */
+typedef struct an_step_row {
+    an_step step;       /* coefficients, see step.h */
+    int64_t count;      /* h * w * c */
+    int branches;       /* 1 without guidance, 2 with, up to AN_MAX_BRANCHES */
+    const float *pred[AN_MAX_BRANCHES];  /* network outputs */
+    float weight[AN_MAX_BRANCHES];       /* m = sum weight[j] pred[j]; CFG: g for cond, 1-g for uncond */
+    float rescale;      /* guidance_rescale phi: m = phi * m * std(cond)/std(m) + (1-phi) * m;
+                           0 = none. cond is branch 0. std over all elements, unbiased as torch */
+    float *x;           /* sample, updated */
+    float *saved;       /* may be NULL if no coefficient or save asks for it */
+    float *d[AN_HISTORY]; /* after rotation: d[0] receives the new value; NULL where unused */
+    const float *noise; /* NULL if step.noise is false */
+} an_step_row;
+/* Guidance, conversion, clipping, history and update of a batch of rows with mixed samplers. */
+void an_sampler_step(an_lane *l, const an_step_row *rows, int n);
+
+/* u8 [n, h, w, 3] from x [n, h, w, 3] in [-1, 1]: round_half_even(clamp(x/2 + 0.5) * 255). A NaN
+ * becomes 0 and is counted in *n_nan (host int64, may be NULL). */
+void an_image_out(an_lane *l, an_tensor x, an_tensor y_u8, int64_t *n_nan);
+/* x_u8 [n, h, w, 3] to y [n, h, w, 3] = x / 127.5 - 1. */
+void an_image_in(an_lane *l, an_tensor x_u8, an_tensor y);
+
+#endif

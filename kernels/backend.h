@@ -1,0 +1,77 @@
+/* backend.h: what a filling of the op table implements. Private to kernels/: models see ops.h only.
+ * kernels/ops.c has checked every argument before a function here is called. */
+#ifndef ANNEAL_BACKEND_H
+#define ANNEAL_BACKEND_H
+
+#include "anneal/ops.h"
+#include "pool.h"
+
+typedef struct an_backend {
+    const char *name;
+    /* packing and freeing; parts as in ops.h, w[i] already checked to be [n_i, k] (or one 4-D) */
+    an_status (*weight_linear)(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
+                               const an_tensor *const *bias, an_weight *out, an_error *err);
+    an_status (*weight_conv)(an_device *d, an_dtype dtype, const an_tensor *w, const an_tensor *bias,
+                             an_weight *out, an_error *err);
+    void (*weight_free)(an_weight *w);
+    /* ops: a status other than OK latches in the lane */
+    an_status (*gemm)(an_lane *l, const an_gemm_args *a);
+    an_status (*conv2d)(an_lane *l, const an_conv_args *a);
+    an_status (*group_norm)(an_lane *l, const an_tensor *x, const float *gamma, const float *beta,
+                            int groups, float eps, bool silu, const an_tensor *y);
+    an_status (*layer_norm)(an_lane *l, const an_tensor *x, const float *gamma, const float *beta,
+                            float eps, const an_tensor *y);
+    an_status (*rms_norm)(an_lane *l, const an_tensor *x, const float *gamma, float eps,
+                          const an_tensor *y);
+    an_status (*attention)(an_lane *l, const an_attention_args *a);
+    an_status (*embedding)(an_lane *l, const an_tensor *table, const an_tensor *pos,
+                           const an_tensor *ids, const an_tensor *y);
+    an_status (*timestep_embedding)(an_lane *l, const float *t, bool flip, float shift, float scale,
+                                    const an_tensor *y);
+    an_status (*activation)(an_lane *l, const an_tensor *x, an_act act, const an_tensor *y);
+    an_status (*add)(an_lane *l, const an_tensor *a, const an_tensor *b, const an_tensor *y);
+    an_status (*concat)(an_lane *l, const an_tensor *a, const an_tensor *b, const an_tensor *y);
+    an_status (*copy)(an_lane *l, const an_tensor *x, const an_tensor *y);
+    an_status (*gather_rows)(an_lane *l, const an_tensor *x, const int64_t *index, const an_tensor *y);
+    an_status (*latent_in)(an_lane *l, const float *const *x, const float *scale, const an_tensor *y);
+    an_status (*sampler_step)(an_lane *l, const an_step_row *rows, int n);
+    an_status (*image_out)(an_lane *l, const an_tensor *x, const an_tensor *y, int64_t *n_nan);
+    an_status (*image_in)(an_lane *l, const an_tensor *x, const an_tensor *y);
+} an_backend;
+
+extern const an_backend an_backend_ref; /* kernels/ref/ref.c: plain C, serial, the oracle */
+extern const an_backend an_backend_cpu; /* kernels/cpu/cpu.c: the table; functions in its files */
+
+/* Instruction sets a CPU kernel may use, each containing those before it. */
+typedef enum an_isa {
+    AN_ISA_GENERIC = 0, /* x86-64-v2, or any other machine */
+    AN_ISA_AVX2,        /* AVX2, FMA, F16C */
+    AN_ISA_AVX512,      /* F, BW, VL, DQ */
+    AN_ISA_AMX          /* AVX512_BF16, AMX-TILE, AMX-BF16, and the kernel granted the tiles */
+} an_isa;
+
+struct an_device {
+    const an_backend *backend;
+    an_pool *pool;   /* threads of this device; the calling thread works too */
+    an_isa isa;      /* chosen at open: min(cpuid, cap) */
+    bool onednn;     /* GEMM and convolution through oneDNN */
+    char description[256];
+    _Atomic size_t bytes_live;
+};
+
+struct an_lane {
+    an_device *device;
+    bool counting;
+    char *arena;
+    size_t size, used, peak;
+    double flops;
+    an_error error; /* status AN_OK = none latched */
+    const char *label;
+};
+
+/* Scratch inside one op: released by the caller with an_lane_release. NULL (and latched) if full.
+ * ops.c asks for it in counting lanes through the same sizes: an op that needs scratch declares it in
+ * a `*_scratch` function that both call. */
+void *an_lane_scratch(an_lane *l, size_t bytes);
+
+#endif
