@@ -69,9 +69,9 @@ struct an_lane {
     const char *label;
 };
 
-/* Scratch inside one op: released by the caller with an_lane_release. NULL (and latched) if full.
- * ops.c asks for it in counting lanes through the same sizes: an op that needs scratch declares it in
- * a `*_scratch` function that both call. */
+/* Scratch inside one op, 64-byte aligned; released by ops.c after the op. NULL (and latched) if full.
+ * In a counting lane the op is called too: it asks for its scratch (NULL comes back, the peak is
+ * counted) and returns AN_OK before it touches any data: `if (l->counting) return AN_OK;`. */
 void *an_lane_scratch(an_lane *l, size_t bytes);
 
 #endif
