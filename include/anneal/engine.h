@@ -1,0 +1,227 @@
+/* engine.h: jobs in, events out. Above it the server (HTTP and command line), which knows no
+ * tensors; inside it the queue, the scheduler and the device thread. A request that is accepted here
+ * is complete, clamped and affordable; everything that can be refused is refused in submit.
+ *
+ * Threads: every function may be called from any thread. One thread per device does all device work.
+ * Callbacks run on that thread: they must not block and must not call back into the engine, except
+ * where said. */
+#ifndef ANNEAL_ENGINE_H
+#define ANNEAL_ENGINE_H
+
+#include "anneal/model.h"
+#include "anneal/solver.h"
+
+typedef struct an_engine an_engine;
+
+typedef struct an_engine_options {
+    an_device_options device;
+    const char *dtype;       /* "auto", "f32", "bf16" */
+    const char *const *model_dirs; /* NULL-terminated; every entry of each is a model */
+    int max_queue;           /* jobs waiting, default 256 */
+    int max_batch;           /* pictures that advance together in a tick, default 8 */
+    int max_running;         /* pictures started and not finished, default 16 */
+    int max_n;               /* pictures per request, default 10 */
+    int max_steps;           /* default 150 */
+    int max_width, max_height; /* default 2048 */
+    int max_prompt_bytes;    /* default 16384 */
+    int max_chunks;          /* A1111 prompts, default 8 */
+    int max_jobs_kept;       /* finished jobs kept, default 1024 */
+    size_t max_result_bytes; /* pixels of finished jobs kept, default 512 MiB */
+    double job_ttl_s;        /* default 600 */
+    size_t memory_bytes;     /* budget for weights and activations; 0 = 80 % of the machine's */
+    int text_cache;          /* encodings kept, default 256 */
+    int vae_tile;            /* latents above this edge decode in tiles, default 96 */
+} an_engine_options;
+void an_engine_options_default(an_engine_options *o);
+
+/* Opens the device, scans the model folders and starts the device thread, which loads the default
+ * model of each kind. Broken models are logged and listed with their error, the others served. */
+an_status an_engine_new(const an_engine_options *o, an_engine **out, an_error *err);
+bool an_engine_ready(const an_engine *e); /* default models are loaded (or have failed) */
+/* Refuses new jobs (AN_BUSY), lets running ones finish within grace_s, cancels the rest. Blocks. */
+void an_engine_stop(an_engine *e, double grace_s);
+/* From a signal-driven main loop: only stop accepting; an_engine_stop later. */
+void an_engine_drain(an_engine *e);
+void an_engine_free(an_engine *e); /* after stop; every job reference must be gone */
+
+/* ---------------------------------------------------------------- models */
+
+typedef struct an_model_entry {
+    char id[256];
+    char path[1024];
+    an_model_info info;      /* valid if ok */
+    bool ok, loaded, is_default;
+    char error[512];         /* why it cannot be served */
+    double created;          /* unix time of the files */
+    size_t device_bytes;     /* when loaded */
+} an_model_entry;
+int an_engine_model_count(const an_engine *e);
+bool an_engine_model_at(const an_engine *e, int i, an_model_entry *out);
+/* By id; NULL or "" = the first model of the kind. AN_NOT_FOUND lists those there are (param "model"). */
+an_status an_engine_model_find(const an_engine *e, const char *id, an_kind kind, an_model_entry *out,
+                               an_error *err);
+const an_engine_options *an_engine_limits(const an_engine *e);
+
+/* ---------------------------------------------------------------- requests */
+
+typedef struct an_image_request {
+    const char *model;           /* NULL = default */
+    const char *prompt;
+    const char *negative_prompt; /* NULL = absent (differs from "" on SDXL) */
+    int width, height;           /* 0 = the model's */
+    int n;                       /* pictures, seeds seed..seed+n-1; 0 = 1 */
+    int steps;                   /* 0 = the model's */
+    double guidance_scale;       /* NaN = the model's */
+    double guidance_rescale;     /* 0 = none */
+    const char *sampler;         /* NULL = the model's own class and settings */
+    const char *schedule;        /* NULL = the sampler's own */
+    const char *timestep_spacing;/* NULL = the config's */
+    const struct json_t *solver_overrides; /* NULL, or further scheduler_config keys; borrowed */
+    an_rng_kind rng;
+    int64_t seed;                /* < 0 = random */
+    bool a1111_prompt;           /* chunks of 75 and (word:1.2) weights */
+    int clip_skip;               /* 0 = as trained */
+    int previews;                /* partial pictures wanted, spread over the steps; 0 = none */
+    bool preview_every_step;
+    int priority;                /* -10..10, higher first; default 0 */
+    double deadline_s;           /* give up when not done within; 0 = none */
+    const char *client;          /* identity for fairness and ownership */
+} an_image_request;
+void an_image_request_default(an_image_request *r);
+
+/* Pictures to latents or back, through the model's VAE (POST /v1/latents). */
+typedef struct an_latents_request {
+    const char *model, *client;
+    bool decode;
+    const uint8_t *image; /* encode: [height, width, 3] */
+    int width, height;
+    const float *latent;  /* decode: [channels, height/factor, width/factor], sampler scale */
+    int latent_channels, latent_h, latent_w;
+} an_latents_request;
+
+/* ---------------------------------------------------------------- jobs */
+
+typedef struct an_job an_job; /* counted reference */
+
+typedef enum an_job_state {
+    AN_JOB_QUEUED = 0,
+    AN_JOB_RUNNING,
+    AN_JOB_DONE,
+    AN_JOB_FAILED,
+    AN_JOB_CANCELED
+} an_job_state;
+const char *an_job_state_name(an_job_state s); /* "queued", "running", "done", "failed", "cancelled" */
+
+/* Checks everything, prices it, queues it. All strings are copied. On AN_OK *out holds a reference
+ * of the caller's. AN_BUSY: the queue is full (err says so), or the server is stopping. Anything the
+ * client got wrong is AN_INVALID / AN_NOT_FOUND / AN_TOO_LARGE with err->param set. */
+an_status an_engine_submit(an_engine *e, const an_image_request *r, an_job **out, an_error *err);
+an_status an_engine_submit_latents(an_engine *e, const an_latents_request *r, an_job **out,
+                                   an_error *err);
+
+an_job *an_job_ref(an_job *j);
+void an_job_unref(an_job *j); /* NULL is fine */
+an_job *an_engine_job(an_engine *e, const char *id); /* new reference, NULL if unknown */
+/* Newest first; fills up to max references, returns how many. client NULL = everybody's. */
+int an_engine_jobs(an_engine *e, const char *client, an_job **out, int max);
+
+typedef struct an_job_info {
+    char id[40];           /* "job_" + random hex: cannot be guessed */
+    char client[128];
+    char model[256];
+    an_job_state state;
+    int queue_position;    /* 0 = next; -1 when not queued */
+    int step, steps;       /* network calls done / in all, summed over the pictures */
+    double eta_s;          /* < 0 = unknown */
+    double created, started, finished; /* unix time, 0 = not yet */
+    int images, images_done;
+    an_error error;        /* state failed or cancelled */
+    bool truncated;        /* the prompt was cut to the model's length */
+    size_t prompt_tokens;
+} an_job_info;
+void an_job_get(an_job *j, an_job_info *out);
+void an_job_cancel(an_job *j); /* takes effect at the next tick; again is harmless */
+
+/* One finished picture; pixels are borrowed and live as long as the caller's job reference. */
+typedef struct an_result {
+    const uint8_t *pixels; /* [height, width, 3], NULL if not done or expired */
+    int width, height;
+    int64_t seed;
+    /* latents jobs: [channels, h, w] F32: mean (scaled as the sampler takes it) and its parts */
+    const float *latent, *logvar;
+    int latent_channels, latent_h, latent_w;
+} an_result;
+bool an_job_result(an_job *j, int i, an_result *out);
+
+/* What the request came to, with every default filled in, for infotext and answers. Borrowed strings
+ * live as long as the reference. */
+typedef struct an_job_params {
+    const char *prompt, *negative_prompt; /* negative may be NULL */
+    const char *model;
+    const char *sampler_class;  /* diffusers class in use */
+    const char *sampler, *schedule; /* as asked, may be NULL */
+    int width, height, n, steps, clip_skip;
+    double guidance_scale, guidance_rescale;
+    int64_t seed;
+    an_rng_kind rng;
+} an_job_params;
+void an_job_params_get(an_job *j, an_job_params *out);
+
+/* ---------------------------------------------------------------- events */
+
+typedef enum an_event_type {
+    AN_EVENT_QUEUED = 0,
+    AN_EVENT_STARTED,
+    AN_EVENT_STEP,    /* step/steps of the whole job */
+    AN_EVENT_PREVIEW, /* image: index, a small RGB picture */
+    AN_EVENT_IMAGE,   /* image `index` is finished: an_job_result */
+    AN_EVENT_DONE,    /* last event, always exactly one of DONE, FAILED, CANCELED */
+    AN_EVENT_FAILED,
+    AN_EVENT_CANCELED
+} an_event_type;
+const char *an_event_name(an_event_type t);
+
+typedef struct an_event {
+    an_event_type type;
+    uint64_t seq;      /* 1, 2, ... ; gaps where a slow listener missed coalesced STEP/PREVIEW events */
+    int index;         /* picture, for STEP, PREVIEW, IMAGE */
+    int partial_index; /* PREVIEW: 0, 1, ... within its picture */
+    int step, steps;   /* PREVIEW: of that picture; STEP: of the job */
+    uint8_t *preview;  /* PREVIEW: [preview_h, preview_w, 3], the caller's (free()); else NULL */
+    int preview_w, preview_h;
+} an_event;
+/* The next event after *cursor (0 at first; advanced). False if there is none yet. The ring is
+ * bounded: old STEP and PREVIEW events may be gone, the others never are. */
+bool an_job_next_event(an_job *j, uint64_t *cursor, an_event *out);
+bool an_job_finished(an_job *j); /* the last event exists */
+/* fn(ctx) is called after every new event, from the device thread (or the canceling one), with no
+ * lock of the engine held that an_job_* needs; it must not block. Returns a handle for unwatch. After
+ * unwatch returns fn is not running and will not be called. */
+int an_job_watch(an_job *j, void (*fn)(void *ctx), void *ctx);
+void an_job_unwatch(an_job *j, int handle);
+
+/* ---------------------------------------------------------------- numbers for /metrics, /health */
+
+#define AN_HIST_BUCKETS 16
+typedef struct an_histogram {
+    double le[AN_HIST_BUCKETS]; /* upper bounds, seconds; the last is +Inf */
+    uint64_t count[AN_HIST_BUCKETS]; /* cumulative, as Prometheus wants them */
+    uint64_t total;
+    double sum;
+} an_histogram;
+
+typedef struct an_engine_stats {
+    bool ready, draining, device_ok;
+    int queued, running, running_rows;
+    uint64_t jobs_done, jobs_failed, jobs_canceled, jobs_refused, images_done;
+    uint64_t ticks[AN_STAGE_COUNT], rows[AN_STAGE_COUNT]; /* rows / ticks = mean batch */
+    double busy_s;           /* seconds the device worked */
+    size_t weight_bytes, arena_bytes, result_bytes;
+    uint64_t text_cache_hits, text_cache_misses;
+    double last_tick;        /* monotonic seconds */
+    an_histogram queue_s, step_s, request_s; /* waiting, one denoise tick, whole job */
+    char device[256];
+} an_engine_stats;
+void an_engine_get_stats(an_engine *e, an_engine_stats *out);
+
+#endif

@@ -1,0 +1,124 @@
+/* model.h: a loaded network family behind one interface. Above it the engine, which knows rows,
+ * stages and ticks; below it one file per architecture in models/. A new family is one file there and
+ * one line in the registry, and every API that fits its kind serves it.
+ *
+ * A model has stages. Each is a batch of rows that advance together by one tick: a text encoding, a
+ * denoising step, a decoding. A row is a list of named tensors in and out; what the names are is the
+ * contract of the stage (below). Rows of a batch share the sizes that the stage names; everything
+ * else may differ. A row's output bytes never depend on the other rows. */
+#ifndef ANNEAL_MODEL_H
+#define ANNEAL_MODEL_H
+
+#include "anneal/ops.h"
+#include "anneal/text.h"
+#include "anneal/weights.h"
+
+struct json_t;
+
+typedef enum an_kind { AN_KIND_IMAGE = 0, AN_KIND_TEXT, AN_KIND_COUNT } an_kind;
+const char *an_kind_name(an_kind k); /* "image", "text" */
+
+typedef enum an_stage {
+    AN_STAGE_TEXT = 0, /* prompt -> context */
+    AN_STAGE_DENOISE,  /* latent, timestep, context -> prediction */
+    AN_STAGE_DECODE,   /* latent -> picture */
+    AN_STAGE_ENCODE,   /* picture -> latent distribution */
+    AN_STAGE_COUNT
+} an_stage;
+const char *an_stage_name(an_stage s);
+
+typedef struct an_named {
+    const char *name;
+    an_tensor t;
+} an_named;
+
+/* "host" tensors are plain memory, "device" ones come from an_device_alloc.
+ *
+ * AN_STAGE_TEXT (latent diffusion)           one row = one prompt
+ *   in  "ids"        host   I32 [chunks, chunk_len]      for each text encoder: "ids", "ids2"
+ *   in  "weights"    host   F32 [chunks, chunk_len]      optional: A1111 weights ("weights2")
+ *   in  "clip_skip"  host   I32 [1]                      optional: 1 = as the model was trained
+ *   out "context"    device dtype [chunks * chunk_len, context_dim]
+ *   out "pooled"     device F32 [pooled_dim]             if pooled_dim > 0
+ * AN_STAGE_DENOISE                           one row = one guidance branch of one picture
+ *   in  "latent"     device F32 [h, w, latent_channels]
+ *   in  "scale"      host   F32 [1]   network input = scale * latent
+ *   in  "timestep"   host   F32 [1]
+ *   in  "context"    device dtype [tokens, context_dim]  tokens may differ between rows
+ *   in  "pooled"     device F32 [pooled_dim]             if pooled_dim > 0
+ *   in  "time_ids"   host   F32 [6]                      if uses_time_ids (SDXL): original h, w,
+ *                                                        crop top, left, target h, w
+ *   in  "guidance"   host   F32 [1]                      if guidance_embed (LCM): guidance_scale
+ *   out "prediction" device F32 [h, w, latent_channels]
+ * AN_STAGE_DECODE
+ *   in  "latent"     device F32 [h, w, latent_channels]  as the sampler leaves it
+ *   out "image"      device U8  [h * factor, w * factor, 3]
+ * AN_STAGE_ENCODE
+ *   in  "image"      device U8  [H, W, 3]
+ *   out "mean", "logvar" device F32 [H / factor, W / factor, latent_channels], unscaled
+ */
+typedef struct an_row {
+    const an_named *in;
+    int n_in;
+    an_named *out;
+    int n_out;
+} an_row;
+
+/* The named tensor, or NULL. */
+const an_tensor *an_row_in(const an_row *r, const char *name);
+an_tensor *an_row_out(const an_row *r, const char *name);
+
+/* What can be said of a model before its weights are read. */
+typedef struct an_model_info {
+    an_kind kind;
+    char family[32];      /* "sd1", "sd2", "sdxl", "lcm" ... for humans */
+    char class_name[64];  /* diffusers pipeline class */
+    int width, height;    /* default picture */
+    int factor;           /* pixels per latent (VAE), 8 */
+    int latent_channels;
+    int size_multiple;    /* width and height must be multiples of this (= factor) */
+    int text_encoders;    /* 1 or 2 */
+    int chunk_len;        /* tokens per chunk, 77 */
+    int context_dim, pooled_dim;
+    bool uses_time_ids, guidance_embed, zero_negative; /* zero_negative: SDXL's force_zeros_for_empty_prompt */
+    int layers_text;      /* of the first text encoder: clip_skip is 1..layers_text */
+    int steps;            /* defaults, from anneal.json or the family */
+    float guidance_scale;
+    float scaling_factor, shift_factor; /* of the VAE */
+    float latent_rgb[16][3], latent_rgb_bias[3]; /* preview: rgb in [-1,1] = bias + latent . matrix; see has_latent_rgb */
+    bool has_latent_rgb;
+    size_t weight_bytes_file; /* on disk */
+} an_model_info;
+
+typedef struct an_model an_model;
+
+/* Reads configs only. AN_INVALID names what is not supported (config key and value). */
+an_status an_model_probe(an_checkpoint *c, an_model_info *out, an_error *err);
+/* Loads and packs the weights. dtype F32 or BF16. The checkpoint may be closed afterwards. progress
+ * (may be NULL) is called with 0..1. */
+an_status an_model_load(an_device *d, an_checkpoint *c, an_dtype dtype,
+                        void (*progress)(void *ctx, double done), void *ctx, an_model **out,
+                        an_error *err);
+void an_model_free(an_model *m);
+const an_model_info *an_model_describe(const an_model *m);
+const struct json_t *an_model_scheduler(const an_model *m); /* scheduler_config.json, may be NULL */
+size_t an_model_weight_bytes(const an_model *m); /* on the device */
+an_dtype an_model_dtype(const an_model *m);
+
+/* Tokenizers of a checkpoint, opened without its weights: which = 0 or 1 (SDXL's second). */
+an_status an_model_tokenizer(an_checkpoint *c, int which, an_tokenizer **out, an_error *err);
+
+/* Advances every row of one stage by one tick on this lane. Checks every row's tensors against the
+ * contract. On failure nothing is promised about the outputs, and the lane is usable again. */
+an_status an_model_step(an_model *m, an_lane *l, an_stage stage, an_row *rows, int n, an_error *err);
+
+/* Cost of a tick before it runs: runs the stage on a counting lane. h, w: latent size (pixels / factor)
+ * for DENOISE, DECODE, ENCODE; tokens: context length (DENOISE) or chunks (TEXT). */
+typedef struct an_cost {
+    size_t scratch_bytes;
+    double flops;
+} an_cost;
+an_status an_model_cost(an_model *m, an_stage stage, int rows, int64_t h, int64_t w, int64_t tokens,
+                        an_cost *out, an_error *err);
+
+#endif
