@@ -1,0 +1,50 @@
+/* names.c: what the folders of the hub call the tensors, against what diffusers calls them today.
+ */
+#include "names.h"
+
+#include <stdio.h>
+
+an_status an_names_same(const void *ctx, const an_entry *e, an_weights *out, an_error *err)
+{
+    (void)ctx;
+    return an_set_add(out, e->name, e, err);
+}
+
+/* CLIP text encoders: transformers wrote `text_model.` before every name until it flattened the
+ * class, and kept a buffer of position numbers among the weights. */
+an_status an_names_text(const void *ctx, const an_entry *e, an_weights *out, an_error *err)
+{
+    (void)ctx;
+    const char *name = e->name;
+    if (strncmp(name, "text_model.", 11) == 0) name += 11;
+    if (an_ends_with(name, "position_ids")) return AN_OK;
+    return an_set_add(out, name, e, err);
+}
+
+void an_names_drop_1x1(an_entry *e)
+{
+    while (e->ndim > 2 && e->dim[e->ndim - 1] == 1) e->ndim--;
+}
+
+/* AutoencoderKL: its one attention was a class of its own before diffusers 0.15. */
+an_status an_names_vae(const void *ctx, const an_entry *e, an_weights *out, an_error *err)
+{
+    static const struct {
+        const char *old, *now;
+    } map[] = {{"query", "to_q"}, {"key", "to_k"}, {"value", "to_v"}, {"proj_attn", "to_out.0"}};
+    (void)ctx;
+    const char *at = strstr(e->name, ".attentions."), *part = at ? strchr(at + 12, '.') : NULL;
+    if (!part) return an_set_add(out, e->name, e, err);
+    char name[AN_WEIGHTS_MAX_NAME + 16];
+    an_entry flat = *e;
+    an_names_drop_1x1(&flat);
+    part++;
+    for (size_t i = 0; i < sizeof map / sizeof map[0]; i++) {
+        size_t n = strlen(map[i].old);
+        if (strncmp(part, map[i].old, n) != 0 || part[n] != '.') continue;
+        snprintf(name, sizeof name, "%.*s%s%s", (int)(part - e->name), e->name, map[i].now,
+                 part + n);
+        return an_set_add(out, name, &flat, err);
+    }
+    return an_set_add(out, e->name, &flat, err);
+}
