@@ -1,0 +1,305 @@
+/* options.c: the option table and its three readers: environment, command line, --help. */
+#include "options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef enum { KIND_STRING, KIND_INT, KIND_SIZE, KIND_SECONDS, KIND_LIST } option_kind;
+
+typedef struct option {
+    const char *flag, *value; /* "--port", "N" */
+    option_kind kind;
+    size_t offset, size; /* field of an_options; size of a string field */
+    double min, max;
+    const char *initial; /* default, as a person would write it */
+    const char *help;
+} option;
+
+#define STR(field) offsetof(an_options, field), sizeof(((an_options *)0)->field)
+#define NUM(field) offsetof(an_options, field), 0
+
+static const option table[] = {
+    {NULL, "Where", 0, 0, 0, 0, 0, NULL, NULL},
+    {"--host", "ADDR", KIND_STRING, STR(host), 0, 0, "127.0.0.1", "address to listen on"},
+    {"--port", "N", KIND_INT, NUM(port), 0, 65535, "8080", "port to listen on; 0 picks a free one"},
+    {"--models", "DIR", KIND_LIST, NUM(models), 0, 0, "",
+     "folder whose entries are models; may be repeated. Default: the shipped demo and "
+     "~/.cache/anneal/models"},
+    {"--api-key", "KEY", KIND_LIST, NUM(api_keys), 0, 0, "",
+     "accept only requests with this Bearer token; may be repeated, or a comma-separated list"},
+    {"--cors-origin", "ORIGIN", KIND_STRING, STR(cors_origin), 0, 0, "",
+     "let pages of this origin call the API ('*' = any)"},
+    {"--public-url", "URL", KIND_STRING, STR(public_url), 0, 0, "",
+     "prefix of the links that response_format=url answers with"},
+
+    {NULL, "Device", 0, 0, 0, 0, 0, NULL, NULL},
+    {"--device", "NAME", KIND_STRING, STR(device), 0, 0, "auto",
+     "auto, cpu, or ref (plain C, slow: the oracle of the tests)"},
+    {"--dtype", "NAME", KIND_STRING, STR(dtype), 0, 0, "auto",
+     "auto, bf16 or f32; auto is bf16 where the machine multiplies it natively"},
+    {"--threads", "N", KIND_INT, NUM(threads), 0, 1024, "0", "compute threads; 0 = one per core"},
+    {"--isa", "NAME", KIND_STRING, STR(isa), 0, 0, "auto",
+     "cap on CPU instructions: auto, generic, avx2, avx512, amx"},
+    {"--gemm", "NAME", KIND_STRING, STR(gemm), 0, 0, "auto",
+     "CPU matrix products and convolutions: auto, own, onednn"},
+    {"--memory", "SIZE", KIND_SIZE, NUM(engine.memory_bytes), 0, 1e15, "0",
+     "budget for weights and activations; 0 = 80 % of the machine's memory"},
+
+    {NULL, "Queue and limits", 0, 0, 0, 0, 0, NULL, NULL},
+    {"--max-queue", "N", KIND_INT, NUM(engine.max_queue), 1, 1e6, "256",
+     "jobs waiting; one more is answered 429"},
+    {"--max-batch", "N", KIND_INT, NUM(engine.max_batch), 1, 256, "8",
+     "pictures that advance together in one tick"},
+    {"--max-running", "N", KIND_INT, NUM(engine.max_running), 1, 1024, "16",
+     "pictures started and not finished"},
+    {"--max-n", "N", KIND_INT, NUM(engine.max_n), 1, 1000, "10", "pictures per request"},
+    {"--max-steps", "N", KIND_INT, NUM(engine.max_steps), 1, 1000, "150", "steps per picture"},
+    {"--max-width", "N", KIND_INT, NUM(engine.max_width), 8, 65536, "2048", "pixels"},
+    {"--max-height", "N", KIND_INT, NUM(engine.max_height), 8, 65536, "2048", "pixels"},
+    {"--max-prompt-bytes", "SIZE", KIND_SIZE, NUM(engine.max_prompt_bytes), 1, 1e8, "16K",
+     "bytes of a prompt"},
+    {"--max-chunks", "N", KIND_INT, NUM(engine.max_chunks), 1, 64, "8",
+     "chunks of 75 tokens of a prompt on /sdapi"},
+    {"--vae-tile", "N", KIND_INT, NUM(engine.vae_tile), 16, 4096, "96",
+     "decode latents with a longer edge than this in tiles"},
+    {"--text-cache", "N", KIND_INT, NUM(engine.text_cache), 0, 1e6, "256", "text encodings kept"},
+    {"--job-ttl", "SECONDS", KIND_SECONDS, NUM(engine.job_ttl_s), 1, 1e7, "600",
+     "how long finished jobs are kept"},
+    {"--max-jobs-kept", "N", KIND_INT, NUM(engine.max_jobs_kept), 1, 1e6, "1024",
+     "finished jobs kept"},
+    {"--max-result-bytes", "SIZE", KIND_SIZE, NUM(engine.max_result_bytes), 1, 1e15, "512M",
+     "pixels of finished jobs kept"},
+
+    {NULL, "HTTP", 0, 0, 0, 0, 0, NULL, NULL},
+    {"--http-threads", "N", KIND_INT, NUM(http_threads), 1, 256, "4", "threads that serve sockets"},
+    {"--encode-threads", "N", KIND_INT, NUM(encode_threads), 1, 64, "2",
+     "threads that write PNG, JPEG and WebP"},
+    {"--max-connections", "N", KIND_INT, NUM(max_connections), 1, 1e6, "4096", "open connections"},
+    {"--max-connections-per-ip", "N", KIND_INT, NUM(max_connections_per_ip), 0, 1e6, "0",
+     "open connections of one address; 0 = no limit"},
+    {"--max-sse", "N", KIND_INT, NUM(max_sse), 1, 1e6, "2048", "open event streams"},
+    {"--max-body-bytes", "SIZE", KIND_SIZE, NUM(max_body_bytes), 1024, 1e12, "32M",
+     "bytes of a request body; more is answered 413"},
+    {"--max-header-bytes", "SIZE", KIND_SIZE, NUM(max_header_bytes), 1024, 1e8, "64K",
+     "bytes of memory for a connection's headers"},
+    {"--idle-timeout", "SECONDS", KIND_SECONDS, NUM(idle_timeout_s), 1, 86400, "60",
+     "close a connection that says nothing for so long"},
+    {"--keepalive", "SECONDS", KIND_SECONDS, NUM(keepalive_s), 0.1, 3600, "15",
+     "comment lines on silent event streams"},
+    {"--url-ttl", "SECONDS", KIND_SECONDS, NUM(url_ttl_s), 1, 1e7, "600",
+     "how long links to pictures live"},
+    {"--max-url-bytes", "SIZE", KIND_SIZE, NUM(max_url_bytes), 1024, 1e15, "256M",
+     "encoded pictures kept behind links"},
+    {"--grace", "SECONDS", KIND_SECONDS, NUM(grace_s), 0, 86400, "30",
+     "on SIGTERM: time for running jobs to finish"},
+    {"--log-level", "NAME", KIND_STRING, STR(log_level), 0, 0, "info", "debug, info, warn, error"},
+};
+#define TABLE_SIZE (sizeof table / sizeof *table)
+
+bool an_parse_size(const char *text, size_t *out)
+{
+    char *end;
+    errno = 0;
+    double v = strtod(text, &end);
+    if (end == text || errno || !(v >= 0)) return false;
+    static const char units[] = "KMGT";
+    if (*end) {
+        const char *u = strchr(units, toupper((unsigned char)*end));
+        if (!u) return false;
+        v *= pow(1024, (double)(u - units) + 1);
+        end++;
+        if (*end == 'i') end++;
+        if (*end == 'B' || *end == 'b') end++;
+    }
+    if (*end || v > 9e18) return false;
+    *out = (size_t)v;
+    return true;
+}
+
+static an_status bad_value(an_error *err, const option *t, const char *value)
+{
+    char bounds[96] = "";
+    if (t->kind != KIND_STRING && t->kind != KIND_LIST)
+        snprintf(bounds, sizeof bounds, " (%s from %.15g to %.15g)",
+                 t->kind == KIND_SIZE ? "a size like 64M," : "a number", t->min, t->max);
+    return an_fail(err, AN_INVALID, "%s: '%s' does not do%s", t->flag, value, bounds);
+}
+
+static an_status add_to_list(char **list, int *n, int max, const option *t, const char *value,
+                             an_error *err)
+{
+    char *copy = strdup(value), *rest = copy;
+    if (!copy) return an_fail(err, AN_NO_MEMORY, "out of memory");
+    for (char *item; (item = strsep(&rest, ",")) != NULL;) {
+        if (!*item) continue;
+        if (*n == max) {
+            free(copy);
+            return an_fail(err, AN_INVALID, "%s: more than %d", t->flag, max);
+        }
+        list[*n] = strdup(item);
+        if (list[*n]) ++*n;
+    }
+    free(copy);
+    return AN_OK;
+}
+
+static an_status set_option(an_options *o, const option *t, const char *value, an_error *err)
+{
+    char *field = (char *)o + t->offset, *end;
+    double v = 0;
+    size_t bytes = 0;
+    switch (t->kind) {
+    case KIND_STRING:
+        if (strlen(value) >= t->size) return bad_value(err, t, value);
+        memcpy(field, value, strlen(value) + 1);
+        return AN_OK;
+    case KIND_LIST:
+        if (t->offset == offsetof(an_options, models))
+            return add_to_list(o->models, &o->n_models, AN_MAX_MODEL_DIRS, t, value, err);
+        return add_to_list(o->api_keys, &o->n_api_keys, AN_MAX_API_KEYS, t, value, err);
+    case KIND_SIZE:
+        if (!an_parse_size(value, &bytes)) return bad_value(err, t, value);
+        v = (double)bytes;
+        break;
+    case KIND_INT:
+    case KIND_SECONDS:
+        v = strtod(value, &end);
+        if (end == value || *end || (t->kind == KIND_INT && v != floor(v)))
+            return bad_value(err, t, value);
+        break;
+    }
+    if (!(v >= t->min && v <= t->max)) return bad_value(err, t, value);
+    if (t->kind == KIND_SECONDS)
+        *(double *)(void *)field = v;
+    else if (t->kind == KIND_INT || t->offset == offsetof(an_options, engine.max_prompt_bytes))
+        *(int *)(void *)field = (int)v;
+    else
+        *(size_t *)(void *)field = bytes;
+    return AN_OK;
+}
+
+/* ANNEAL_MAX_QUEUE of --max-queue. */
+static void env_name(const option *t, char *buf, size_t size)
+{
+    snprintf(buf, size, "ANNEAL_%s", t->flag + 2);
+    for (char *p = buf; *p; p++) *p = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
+}
+
+static void clear_list(char **list, int *n)
+{
+    while (*n > 0) {
+        free(list[--*n]);
+        list[*n] = NULL;
+    }
+}
+
+static const option *find_option(const char *arg, size_t len)
+{
+    for (size_t i = 0; i < TABLE_SIZE; i++)
+        if (table[i].flag && strlen(table[i].flag) == len && memcmp(table[i].flag, arg, len) == 0)
+            return &table[i];
+    return NULL;
+}
+
+static an_status parse_arguments(an_options *o, int argc, char **argv, bool *help, an_error *err)
+{
+    bool models_given = false;
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            *help = true;
+            return AN_OK;
+        }
+        const char *eq = strchr(argv[i], '=');
+        size_t len = eq ? (size_t)(eq - argv[i]) : strlen(argv[i]);
+        const option *t = find_option(argv[i], len);
+        if (!t)
+            return an_fail(err, AN_INVALID, "unknown option '%s'; `anneal serve --help` lists them",
+                           argv[i]);
+        const char *value = eq ? eq + 1 : i + 1 < argc ? argv[++i] : NULL;
+        if (!value) return an_fail(err, AN_INVALID, "%s needs a value (%s)", t->flag, t->value);
+        if (t->offset == offsetof(an_options, models) && !models_given) {
+            clear_list(o->models, &o->n_models); /* the command line replaces the environment */
+            models_given = true;
+        }
+        an_status s = set_option(o, t, value, err);
+        if (s != AN_OK) return s;
+    }
+    return AN_OK;
+}
+
+an_status an_options_parse(an_options *o, int argc, char **argv, bool *help, an_error *err)
+{
+    memset(o, 0, sizeof *o);
+    an_engine_options_default(&o->engine);
+    *help = false;
+    for (size_t i = 0; i < TABLE_SIZE; i++) {
+        const option *t = &table[i];
+        if (!t->flag) continue;
+        an_status s = t->kind == KIND_LIST ? AN_OK : set_option(o, t, t->initial, err);
+        char name[64];
+        env_name(t, name, sizeof name);
+        const char *value = getenv(name);
+        if (s == AN_OK && value && *value) {
+            s = set_option(o, t, value, err);
+            if (s != AN_OK) return an_fail_prefix(err, s, "environment %s", name);
+        }
+        if (s != AN_OK) return s;
+    }
+    an_status s = parse_arguments(o, argc, argv, help, err);
+    if (s != AN_OK) return s;
+    an_log_level level;
+    if (!an_log_parse_level(o->log_level, &level))
+        return an_fail(err, AN_INVALID, "--log-level: '%s' is not debug, info, warn or error",
+                       o->log_level);
+    o->engine.device = (an_device_options){o->device, o->isa, o->gemm, o->threads};
+    o->engine.dtype = o->dtype;
+    o->engine.model_dirs = (const char *const *)o->models;
+    return AN_OK;
+}
+
+void an_options_free(an_options *o)
+{
+    clear_list(o->models, &o->n_models);
+    clear_list(o->api_keys, &o->n_api_keys);
+}
+
+/* Help text, wrapped so that a terminal of 100 columns shows it whole. */
+static void wrap(an_buf *out, const char *text, int indent, int width)
+{
+    int col = 0;
+    while (*text) {
+        const char *end = strchr(text, ' ');
+        int n = end ? (int)(end - text) : (int)strlen(text);
+        if (col && col + 1 + n > width) {
+            an_buf_printf(out, "\n%*s", indent, "");
+            col = 0;
+        }
+        an_buf_printf(out, "%s%.*s", col ? " " : "", n, text);
+        col += n + (col != 0);
+        text += n + (end != NULL);
+    }
+    an_buf_str(out, "\n");
+}
+
+void an_options_help(an_buf *out)
+{
+    for (size_t i = 0; i < TABLE_SIZE; i++) {
+        const option *t = &table[i];
+        if (!t->flag) {
+            an_buf_printf(out, "\n%s\n", t->value);
+            continue;
+        }
+        char left[64], text[512];
+        snprintf(left, sizeof left, "%s %s", t->flag, t->value);
+        snprintf(text, sizeof text, "%s%s%s%s", t->help, *t->initial ? " [" : "", t->initial,
+                 *t->initial ? "]" : "");
+        an_buf_printf(out, "  %-31s ", left);
+        wrap(out, text, 34, 66);
+    }
+    an_buf_str(out, "\nEvery option is also an environment variable: --max-queue is "
+                    "ANNEAL_MAX_QUEUE.\n");
+}
