@@ -60,7 +60,7 @@ static const option table[] = {
     {"--max-steps", "N", KIND_INT, NUM(engine.max_steps), 1, 1000, "150", "steps per picture"},
     {"--max-width", "N", KIND_INT, NUM(engine.max_width), 8, 65536, "2048", "pixels"},
     {"--max-height", "N", KIND_INT, NUM(engine.max_height), 8, 65536, "2048", "pixels"},
-    {"--max-prompt-bytes", "SIZE", KIND_SIZE, NUM(engine.max_prompt_bytes), 1, 1e8, "16K",
+    {"--max-prompt-bytes", "N", KIND_INT, NUM(engine.max_prompt_bytes), 1, 1e8, "16384",
      "bytes of a prompt"},
     {"--max-chunks", "N", KIND_INT, NUM(engine.max_chunks), 1, 64, "8",
      "chunks of 75 tokens of a prompt on /sdapi"},
@@ -175,7 +175,7 @@ static an_status set_option(an_options *o, const option *t, const char *value, a
     if (!(v >= t->min && v <= t->max)) return bad_value(err, t, value);
     if (t->kind == KIND_SECONDS)
         *(double *)(void *)field = v;
-    else if (t->kind == KIND_INT || t->offset == offsetof(an_options, engine.max_prompt_bytes))
+    else if (t->kind == KIND_INT)
         *(int *)(void *)field = (int)v;
     else
         *(size_t *)(void *)field = bytes;
