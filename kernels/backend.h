@@ -74,4 +74,29 @@ struct an_lane {
  * counted) and returns AN_OK before it touches any data: `if (l->counting) return AN_OK;`. */
 void *an_lane_scratch(an_lane *l, size_t bytes);
 
+/* ---------------------------------------------------------------- shared by the fillings */
+
+/* Elements between floating dtypes (F32, BF16, F16, F64); to F32 or BF16, to nearest even. dst may be
+ * src when the sizes are equal. */
+void an_convert(void *dst, an_dtype to, const void *src, an_dtype from, int64_t count);
+
+/* Output pixel i of a nearest-neighbour resize from `in` to `out` pixels reads this input pixel: as
+ * torch's upsample_nearest computes it, in f32. */
+static inline int64_t an_nearest(int64_t i, int64_t in, int64_t out)
+{
+    if (out == in) return i;
+    if (out == 2 * in) return i >> 1;
+    float scale = (float)in / (float)out;
+    int64_t s = (int64_t)((float)i * scale);
+    return s < in - 1 ? s : in - 1;
+}
+
+/* The guided prediction's factor for guidance rescale: m is multiplied by it. sum and sum of squared
+ * deviations belong to each caller; a std of zero (a constant prediction) leaves m alone. */
+static inline double an_rescale_factor(double phi, double var_cond, double var_m)
+{
+    if (!(var_m > 0)) return 1;
+    return phi * __builtin_sqrt(var_cond / var_m) + (1 - phi);
+}
+
 #endif

@@ -7,6 +7,8 @@ list(FILTER AN_KERNEL_SRCS EXCLUDE REGEX "/onednn\\.c$")
 add_library(an_kernels STATIC ${AN_KERNEL_SRCS})
 target_include_directories(an_kernels PRIVATE ${CMAKE_SOURCE_DIR}/kernels)
 target_link_libraries(an_kernels PUBLIC an_flags an_base)
+# Plain loops are left to the compiler's vectoriser, which gcc 12 fully runs at -O3 only.
+target_compile_options(an_kernels PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O3>)
 foreach(src ${AN_KERNEL_SRCS})
   if(src MATCHES "_avx2\\.c$")
     set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")

@@ -1,0 +1,370 @@
+/* device.c: which filling of the op table works here, with how many threads and which instructions;
+ * its memory and its weights. */
+#include "backend.h"
+#include "cpu/cpuid.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MAX_THREADS 1024
+
+/* ---------------------------------------------------------------- how many threads */
+
+/* "quota period" in cgroup v2's cpu.max ("max" = no limit), the two alone in v1's files. */
+static double quota_of(const char *path)
+{
+    FILE *f = fopen(path, "re");
+    if (!f) return 0;
+    char quota[32] = "";
+    double period = 0;
+    int n = fscanf(f, "%31s %lf", quota, &period);
+    fclose(f);
+    if (n < 2 || period <= 0) return 0;
+    char *end;
+    double q = strtod(quota, &end);
+    return *end == '\0' && q > 0 ? q / period : 0;
+}
+
+static double quota_v1(void)
+{
+    double v[2] = {0, 0};
+    static const char *const files[2] = {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
+                                         "/sys/fs/cgroup/cpu/cpu.cfs_period_us"};
+    for (int i = 0; i < 2; i++) {
+        FILE *f = fopen(files[i], "re");
+        if (!f) return 0;
+        if (fscanf(f, "%lf", &v[i]) != 1) v[i] = 0;
+        fclose(f);
+    }
+    return v[0] > 0 && v[1] > 0 ? v[0] / v[1] : 0;
+}
+
+/* Cores the control group may use per second of time, 0 = unlimited: the least on the way up. */
+static double cgroup_cores(void)
+{
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    char line[1024], group[1024] = "/";
+    while (f && fgets(line, sizeof line, f)) {
+        if (strncmp(line, "0::", 3)) continue;
+        line[strcspn(line, "\n")] = '\0';
+        snprintf(group, sizeof group, "%s", line + 3);
+    }
+    if (f) fclose(f);
+    double least = quota_v1();
+    for (;;) {
+        char path[1200];
+        snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", strcmp(group, "/") ? group : "");
+        double q = quota_of(path);
+        if (q > 0 && (least <= 0 || q < least)) least = q;
+        char *slash = strrchr(group, '/');
+        if (!slash || strcmp(group, "/") == 0 || group[0] == '\0') break;
+        slash[slash == group] = '\0';
+    }
+    return least;
+}
+
+static int usable_threads(const char **why)
+{
+    int n = 1;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) n = CPU_COUNT(&set);
+    *why = "one per core this process may use";
+    double cores = cgroup_cores();
+    if (cores > 0 && cores < n) {
+        n = (int)cores;
+        if (n < cores) n++;
+        *why = "the control group's CPU quota";
+    }
+    return n;
+}
+
+/* ---------------------------------------------------------------- opening */
+
+static bool is_auto(const char *s)
+{
+    return !s || !*s || strcmp(s, "auto") == 0;
+}
+
+static an_status choose_backend(const char *name, const an_backend **out, an_error *err)
+{
+    if (is_auto(name) || strcmp(name, "cpu") == 0)
+        *out = &an_backend_cpu;
+    else if (strcmp(name, "ref") == 0)
+        *out = &an_backend_ref;
+    else if (strcmp(name, "cuda") == 0 || strcmp(name, "simt") == 0)
+        return an_fail_param(
+            err, AN_DEVICE, "device",
+            "device '%s': this build has no CUDA backend; there are auto, cpu, ref", name);
+    else
+        return an_fail_param(err, AN_INVALID, "device",
+                             "unknown device '%s': there are auto, cpu, ref", name);
+    return AN_OK;
+}
+
+static an_status choose_isa(const char *cap, an_isa *out, const char **why, an_error *err)
+{
+    an_isa have = an_cpu_detect();
+    *out = have;
+    *why = "the widest this machine has";
+    if (is_auto(cap)) return AN_OK;
+    for (an_isa i = AN_ISA_GENERIC; i <= AN_ISA_AMX; i++) {
+        if (strcmp(cap, an_isa_name(i))) continue;
+        if (i < have) {
+            *out = i;
+            *why = "capped by an option";
+        } else if (i > have) {
+            *why = "the option allows more than this machine has";
+        }
+        return AN_OK;
+    }
+    return an_fail_param(err, AN_INVALID, "isa",
+                         "unknown instruction set '%s': there are auto, generic, avx2, avx512, amx",
+                         cap);
+}
+
+static an_status choose_gemm(const char *name, bool *onednn, an_error *err)
+{
+    *onednn = false;
+    if (is_auto(name) || strcmp(name, "own") == 0) return AN_OK;
+    if (strcmp(name, "onednn"))
+        return an_fail_param(err, AN_INVALID, "gemm",
+                             "unknown gemm '%s': there are auto, own, onednn", name);
+#ifdef AN_ONEDNN
+    *onednn = true;
+    return AN_OK;
+#else
+    return an_fail_param(err, AN_INVALID, "gemm",
+                         "gemm 'onednn': this build has no oneDNN; there are auto, own");
+#endif
+}
+
+an_status an_device_open(const an_device_options *o, an_device **out, an_error *err)
+{
+    static const an_device_options defaults = {0};
+    if (!o) o = &defaults;
+    *out = NULL;
+    const an_backend *backend = NULL;
+    an_isa isa = AN_ISA_GENERIC;
+    const char *isa_why = "", *threads_why = "as asked";
+    bool onednn = false;
+    an_status s = choose_backend(o->device, &backend, err);
+    if (!s) s = choose_isa(o->isa, &isa, &isa_why, err);
+    if (!s) s = choose_gemm(o->gemm, &onednn, err);
+    if (s) return s;
+    if (o->threads < 0 || o->threads > MAX_THREADS)
+        return an_fail_param(err, AN_INVALID, "threads", "%d threads: 0 (automatic) to %d",
+                             o->threads, MAX_THREADS);
+    int threads = o->threads ? o->threads : usable_threads(&threads_why);
+    bool ref = backend == &an_backend_ref;
+    if (ref) {
+        isa = AN_ISA_GENERIC;
+        onednn = false;
+        threads = 1;
+    }
+    an_device *d = calloc(1, sizeof *d);
+    if (!d) return an_fail(err, AN_NO_MEMORY, "no memory for a device");
+    d->backend = backend;
+    d->isa = isa;
+    d->onednn = onednn;
+    s = an_pool_new(threads, &d->pool, err);
+    if (s) {
+        free(d);
+        return s;
+    }
+    if (ref)
+        snprintf(d->description, sizeof d->description, "ref: plain C, serial, the oracle");
+    else
+        snprintf(d->description, sizeof d->description,
+                 "cpu: %d thread%s (%s), %s (%s), GEMM and convolution by %s", threads,
+                 threads == 1 ? "" : "s", threads_why, an_isa_name(isa), isa_why,
+                 onednn ? "oneDNN" : "own kernels");
+    *out = d;
+    return AN_OK;
+}
+
+void an_device_close(an_device *d)
+{
+    if (!d) return;
+    an_pool_free(d->pool);
+    free(d);
+}
+
+const char *an_device_name(const an_device *d)
+{
+    return d->backend->name;
+}
+
+const char *an_device_description(const an_device *d)
+{
+    return d->description;
+}
+
+int an_device_threads(const an_device *d)
+{
+    return an_pool_threads(d->pool);
+}
+
+an_dtype an_device_best_dtype(const an_device *d)
+{
+    return d->isa >= AN_ISA_AMX ? AN_BF16 : AN_F32;
+}
+
+/* ---------------------------------------------------------------- memory */
+
+/* The size of a block is kept in front of it, in a cache line of its own. */
+#define HEAD 64
+
+an_status an_device_alloc(an_device *d, size_t bytes, void **out, an_error *err)
+{
+    *out = NULL;
+    size_t total;
+    void *p = NULL;
+    if (!an_add_size(bytes, 2 * HEAD - 1, &total) ||
+        posix_memalign(&p, HEAD, total & ~(size_t)(HEAD - 1)))
+        return an_fail(err, AN_NO_MEMORY, "device %s: no memory for %zu bytes", d->backend->name,
+                       bytes);
+    memcpy(p, &bytes, sizeof bytes);
+    d->bytes_live += bytes;
+    *out = (char *)p + HEAD;
+    return AN_OK;
+}
+
+void an_device_free(an_device *d, void *p)
+{
+    if (!p) return;
+    char *base = (char *)p - HEAD;
+    size_t bytes;
+    memcpy(&bytes, base, sizeof bytes);
+    d->bytes_live -= bytes;
+    free(base);
+}
+
+size_t an_device_bytes_live(const an_device *d)
+{
+    return d->bytes_live;
+}
+
+static bool floating(an_dtype t)
+{
+    return t == AN_F32 || t == AN_BF16 || t == AN_F16 || t == AN_F64;
+}
+
+an_status an_device_upload(an_device *d, const an_tensor *src, an_dtype dtype, an_tensor *out,
+                           an_error *err)
+{
+    *out = *src;
+    out->data = NULL;
+    bool convert = floating(src->dtype) && (dtype == AN_F32 || dtype == AN_BF16);
+    if (!convert && src->dtype != dtype)
+        return an_fail(err, AN_INVALID, "upload: %s cannot become %s", an_dtype_name(src->dtype),
+                       an_dtype_name(dtype));
+    out->dtype = dtype;
+    void *p;
+    an_status s = an_device_alloc(d, an_tensor_bytes(out), &p, err);
+    if (s) return s;
+    out->data = p;
+    if (convert)
+        an_convert(p, dtype, src->data, src->dtype, an_tensor_count(src));
+    else
+        memcpy(p, src->data, an_tensor_bytes(out));
+    return AN_OK;
+}
+
+/* ---------------------------------------------------------------- weights */
+
+static an_status check_bias(const an_tensor *bias, int64_t n, an_error *err)
+{
+    if (!bias || (floating(bias->dtype) && an_tensor_count(bias) == n && bias->data)) return AN_OK;
+    char shape[128];
+    return an_fail(err, AN_INVALID, "bias has shape %s and dtype %s, expected [%lld] floating",
+                   an_shape_str(bias->ndim, bias->dim, shape, sizeof shape),
+                   an_dtype_name(bias->dtype), (long long)n);
+}
+
+static an_status weight_finish(an_device *d, an_weight *w, an_status s, an_weight **out)
+{
+    if (s) {
+        free(w);
+        return s;
+    }
+    d->bytes_live += w->bytes;
+    *out = w;
+    return AN_OK;
+}
+
+static an_status weight_new(an_device *d, an_dtype dtype, an_weight **w, an_error *err)
+{
+    if (dtype != AN_F32 && dtype != AN_BF16)
+        return an_fail(err, AN_INVALID, "weights as %s: F32 or BF16", an_dtype_name(dtype));
+    *w = calloc(1, sizeof **w);
+    if (!*w) return an_fail(err, AN_NO_MEMORY, "no memory for a weight");
+    (*w)->device = d;
+    (*w)->kh = (*w)->kw = 1;
+    return AN_OK;
+}
+
+an_status an_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
+                           const an_tensor *const *bias, an_weight **out, an_error *err)
+{
+    *out = NULL;
+    if (n_parts < 1) return an_fail(err, AN_INVALID, "a weight of %d parts", n_parts);
+    int64_t n = 0;
+    bool has_bias = false;
+    for (int i = 0; i < n_parts; i++) {
+        const an_tensor *t = w[i];
+        char shape[128];
+        if (t->ndim != 2 || !floating(t->dtype) || t->dim[0] < 1 || t->dim[1] < 1 ||
+            t->dim[1] != w[0]->dim[1] || !t->data)
+            return an_fail(err, AN_INVALID,
+                           "matrix %d of %d has shape %s and dtype %s, expected [n,%lld] floating",
+                           i + 1, n_parts, an_shape_str(t->ndim, t->dim, shape, sizeof shape),
+                           an_dtype_name(t->dtype), (long long)w[0]->dim[1]);
+        an_status s = check_bias(bias ? bias[i] : NULL, t->dim[0], err);
+        if (s) return s;
+        has_bias |= bias && bias[i];
+        n += t->dim[0];
+    }
+    an_weight *p;
+    an_status s = weight_new(d, dtype, &p, err);
+    if (s) return s;
+    p->n = n;
+    p->k = w[0]->dim[1];
+    p->has_bias = has_bias;
+    return weight_finish(d, p, d->backend->weight_linear(d, dtype, n_parts, w, bias, p, err), out);
+}
+
+an_status an_weight_conv(an_device *d, an_dtype dtype, const an_tensor *w, const an_tensor *bias,
+                         an_weight **out, an_error *err)
+{
+    *out = NULL;
+    char shape[128];
+    bool ok = w->ndim == 4 && floating(w->dtype) && w->data;
+    for (int i = 0; ok && i < 4; i++) ok = w->dim[i] >= 1;
+    if (!ok || w->dim[2] > 64 || w->dim[3] > 64)
+        return an_fail(err, AN_INVALID,
+                       "convolution weight has shape %s and dtype %s, expected [n,k,kh,kw] "
+                       "floating, kernels to 64x64",
+                       an_shape_str(w->ndim, w->dim, shape, sizeof shape), an_dtype_name(w->dtype));
+    an_status s = check_bias(bias, w->dim[0], err);
+    if (s) return s;
+    an_weight *p;
+    s = weight_new(d, dtype, &p, err);
+    if (s) return s;
+    p->n = w->dim[0];
+    p->k = w->dim[1];
+    p->kh = (int)w->dim[2];
+    p->kw = (int)w->dim[3];
+    p->has_bias = bias != NULL;
+    return weight_finish(d, p, d->backend->weight_conv(d, dtype, w, bias, p, err), out);
+}
+
+void an_weight_free(an_weight *w)
+{
+    if (!w) return;
+    w->device->backend->weight_free(w);
+    w->device->bytes_live -= w->bytes;
+    free(w);
+}

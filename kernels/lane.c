@@ -1,0 +1,187 @@
+/* lane.c: an ordered stream of work: its scratch arena, its latched error, its counters. */
+#include "backend.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define ALIGN 64
+
+static an_status lane_new(an_device *d, size_t bytes, bool counting, an_lane **out, an_error *err)
+{
+    *out = NULL;
+    an_lane *l = calloc(1, sizeof *l);
+    if (!l) return an_fail(err, AN_NO_MEMORY, "no memory for a lane");
+    l->device = d;
+    l->counting = counting;
+    l->size = counting ? SIZE_MAX / 2 : bytes;
+    if (!counting && bytes) {
+        void *arena;
+        an_status s = an_device_alloc(d, bytes, &arena, err);
+        if (s) {
+            free(l);
+            return an_fail_prefix(err, s, "scratch arena");
+        }
+        l->arena = arena;
+    }
+    *out = l;
+    return AN_OK;
+}
+
+an_status an_lane_open(an_device *d, size_t bytes, an_lane **out, an_error *err)
+{
+    return lane_new(d, bytes, false, out, err);
+}
+
+an_status an_lane_open_counting(an_device *d, an_lane **out, an_error *err)
+{
+    return lane_new(d, 0, true, out, err);
+}
+
+void an_lane_close(an_lane *l)
+{
+    if (!l) return;
+    an_device_free(l->device, l->arena);
+    free(l);
+}
+
+bool an_lane_counting(const an_lane *l)
+{
+    return l->counting;
+}
+
+an_device *an_lane_device(const an_lane *l)
+{
+    return l->device;
+}
+
+an_status an_lane_status(an_lane *l, an_error *err)
+{
+    an_status s = l->error.status;
+    if (s && err) *err = l->error;
+    l->error = (an_error){.status = AN_OK};
+    return s;
+}
+
+void an_lane_label(an_lane *l, const char *label)
+{
+    l->label = label;
+}
+
+void an_lane_fail(an_lane *l, an_status s, const char *fmt, ...)
+{
+    if (l->error.status || s == AN_OK) return;
+    va_list ap;
+    va_start(ap, fmt);
+    char message[sizeof l->error.message];
+    vsnprintf(message, sizeof message, fmt, ap);
+    va_end(ap);
+    if (l->label)
+        an_fail(&l->error, s, "%s: %s", l->label, message);
+    else
+        an_fail(&l->error, s, "%s", message);
+}
+
+/* ---------------------------------------------------------------- scratch */
+
+/* Offset of `bytes` fresh bytes, or SIZE_MAX with the error latched. */
+static size_t take(an_lane *l, size_t bytes)
+{
+    size_t end;
+    if (!an_add_size(bytes, ALIGN - 1, &bytes) ||
+        !an_add_size(l->used, bytes &= ~(size_t)(ALIGN - 1), &end) || end > l->size) {
+        an_lane_fail(l, AN_NO_MEMORY,
+                     "the scratch arena of %zu bytes has %zu in use, %zu more do not fit", l->size,
+                     l->used, bytes);
+        return SIZE_MAX;
+    }
+    size_t at = l->used;
+    l->used = end;
+    if (end > l->peak) l->peak = end;
+    return at;
+}
+
+an_tensor an_lane_alloc(an_lane *l, an_dtype dtype, int ndim, const int64_t *dim)
+{
+    an_tensor t = {NULL, dtype, ndim, {1, 1, 1, 1, 1}};
+    size_t bytes = an_dtype_size(dtype);
+    bool ok = bytes && ndim >= 0 && ndim <= AN_MAX_DIMS;
+    for (int i = 0; ok && i < ndim; i++) {
+        t.dim[i] = dim[i];
+        ok = dim[i] >= 0 && an_mul_size(bytes, (size_t)dim[i], &bytes);
+    }
+    if (!ok || bytes > SIZE_MAX / 4) {
+        char shape[128];
+        int n = ndim < 0 ? 0 : ndim > AN_MAX_DIMS ? AN_MAX_DIMS : ndim;
+        an_lane_fail(l, AN_INTERNAL, "no scratch tensor can have dtype %s and shape %s",
+                     an_dtype_name(dtype), an_shape_str(n, dim, shape, sizeof shape));
+        t.ndim = 0;
+        return t;
+    }
+    if (l->error.status) return t;
+    size_t at = take(l, bytes);
+    if (at != SIZE_MAX && l->arena) t.data = l->arena + at;
+    return t;
+}
+
+void *an_lane_scratch(an_lane *l, size_t bytes)
+{
+    if (l->error.status) return NULL;
+    size_t at = take(l, bytes);
+    return at == SIZE_MAX || !l->arena ? NULL : l->arena + at;
+}
+
+size_t an_lane_mark(const an_lane *l)
+{
+    return l->used;
+}
+
+void an_lane_release(an_lane *l, size_t mark)
+{
+    if (mark <= l->used) l->used = mark;
+}
+
+size_t an_lane_peak(const an_lane *l)
+{
+    return l->peak;
+}
+
+double an_lane_flops(const an_lane *l)
+{
+    return l->flops;
+}
+
+void an_lane_reset(an_lane *l)
+{
+    l->used = l->peak = 0;
+    l->flops = 0;
+    l->error = (an_error){.status = AN_OK};
+    l->label = NULL;
+}
+
+/* ---------------------------------------------------------------- order and copies */
+
+/* On the CPU an op is done when its call returns. */
+void an_lane_sync(an_lane *l)
+{
+    (void)l;
+}
+
+static void host_copy(an_lane *l, void *dst, const void *src, size_t bytes)
+{
+    if (l->error.status || l->counting || bytes == 0) return;
+    if (!dst || !src) {
+        an_lane_fail(l, AN_INTERNAL, "copy of %zu bytes %s NULL", bytes, dst ? "from" : "to");
+        return;
+    }
+    memcpy(dst, src, bytes);
+}
+
+void an_upload(an_lane *l, void *device_dst, const void *host_src, size_t bytes)
+{
+    host_copy(l, device_dst, host_src, bytes);
+}
+
+void an_download(an_lane *l, void *host_dst, const void *device_src, size_t bytes)
+{
+    host_copy(l, host_dst, device_src, bytes);
+}
