@@ -1,0 +1,96 @@
+/* http.h: the HTTP side of the server, and what an API dialect (server/api/) is written against.
+ *
+ * A handler gets a whole request and must do one of four things before it returns:
+ *     reply_json / reply_error / reply_bytes    answer now
+ *     reply_when_done(job, finish)              the connection sleeps, without a thread, until the
+ * job ends; then finish() runs on an encoder thread and answers reply_sse(job, format) an event
+ * stream, fed by the job's events reply_work(work)                          work() runs on an
+ * encoder thread and answers Handlers run on libmicrohttpd's threads and must not block. */
+#ifndef ANNEAL_HTTP_H
+#define ANNEAL_HTTP_H
+
+#include "anneal/engine.h"
+#include "options.h"
+
+#include <jansson.h>
+
+typedef struct an_server an_server;
+typedef struct an_req an_req;
+
+struct an_req {
+    an_server *server;
+    const char *method, *path;
+    const char *rest; /* what "*" stood for in the route, "" without one */
+    const char *body; /* NUL-terminated; "" without a body */
+    size_t body_len;
+    const char *client; /* identity: "key:..." of a Bearer token, else "ip:..." */
+    double started;     /* monotonic */
+    void *user;         /* the handler's own, for finish(); freed with free_user */
+    void (*free_user)(void *user);
+    struct req_private *p; /* http.c */
+};
+
+/* ---------------------------------------------------------------- the server */
+
+an_status an_server_start(const an_options *o, an_engine *e, an_server **out, an_error *err);
+/* Stops listening for new connections; those open go on. */
+void an_server_quiesce(an_server *s);
+/* Closes everything; the engine must have stopped, so that every waiting job has ended. */
+void an_server_stop(an_server *s);
+int an_server_port(const an_server *s);
+an_engine *an_server_engine(const an_server *s);
+const an_options *an_server_options(const an_server *s);
+double an_server_started(const an_server *s); /* unix time */
+
+/* ---------------------------------------------------------------- answers */
+
+void reply_json(an_req *r, int status, json_t *body); /* takes the reference */
+void reply_error(an_req *r, const an_error *err); /* OpenAI's error body, status by err->status */
+/* data is malloc'ed and taken; len bytes. */
+void reply_bytes(an_req *r, int status, const char *content_type, char *data, size_t len);
+void reply_header(an_req *r, const char *name, const char *value); /* before the reply */
+
+/* Takes the caller's job reference. finish must reply. A client that hangs up cancels the job. */
+void reply_when_done(an_req *r, an_job *job, void (*finish)(an_req *r, an_job *job));
+void reply_work(an_req *r, void (*work)(an_req *r));
+
+typedef struct an_sse_format {
+    /* Formats one event: appends nothing, or whole SSE messages (sse_message). Runs on an encoder
+     * thread, one at a time per stream. */
+    void (*event)(an_req *r, an_job *job, const an_event *ev, an_buf *out);
+    bool cancel_on_hangup;
+} an_sse_format;
+/* Takes the caller's job reference. The stream ends after the job's last event. */
+void reply_sse(an_req *r, an_job *job, const an_sse_format *f);
+/* "event: NAME\ndata: JSON\n\n"; name NULL = data only. Takes the reference of data. */
+void sse_message(an_buf *out, const char *name, json_t *data);
+json_t *error_body(const an_error *err); /* {"error":{message,type,param,code}}, new reference */
+int status_http(const an_error *err);
+
+/* Request body as a JSON object (new reference), or NULL after replying with the error. */
+json_t *request_json(an_req *r);
+const char *request_header(an_req *r, const char *name);
+const char *request_query(an_req *r, const char *name);
+
+/* ---------------------------------------------------------------- counters of /metrics */
+
+typedef struct an_http_stats {
+    uint64_t requests[6]; /* by status class 1xx..5xx; [0] = all */
+    int connections, streams, waiting;
+    uint64_t body_bytes_in, bytes_out;
+} an_http_stats;
+void an_server_stats(an_server *s, an_http_stats *out);
+
+/* ---------------------------------------------------------------- routes */
+
+typedef struct an_route {
+    const char *method, *path; /* a path that ends in "*" matches any rest without a slash in it,
+                                  one that holds a "*" inside matches one path segment */
+    void (*handler)(an_req *r);
+    bool open; /* needs no key */
+} an_route;
+/* One table per dialect, each ends with a NULL path; the list ends with NULL. server/api/routes.c.
+ */
+extern const an_route *const an_routes[];
+
+#endif
