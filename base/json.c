@@ -39,7 +39,26 @@ an_status an_json_parse(const char *text, size_t len, json_t **out, an_error *er
                    je.text);
 }
 
-/* Python writes Infinity, -Infinity and NaN as bare words; copy them as what JSON can say. */
+/* Bytes of the number, without its sign, that begins at s; 0 if none does. */
+static size_t number_len(const char *s, size_t len)
+{
+    size_t n = 0;
+    if (len == 0 || s[0] < '0' || s[0] > '9') return 0;
+    while (n < len && s[n] && strchr("0123456789.eE+-", s[n])) n++;
+    return n;
+}
+
+/* Integers past 64 bits: transformers writes int(1e30) for "no limit known". */
+static bool is_huge_integer(const char *s, size_t n)
+{
+    static const char max[] = "9223372036854775807";
+    if (n < sizeof max - 1 || memchr(s, '.', n) || memchr(s, 'e', n) || memchr(s, 'E', n))
+        return false;
+    return n > sizeof max - 1 || memcmp(s, max, n) > 0;
+}
+
+/* Python writes Infinity, -Infinity and NaN as bare words; copy them as what JSON can say. An
+ * integer too large for jansson is copied as a real. */
 static bool copy_replacing_literals(const char *s, size_t len, an_buf *b)
 {
     static const struct {
@@ -66,7 +85,14 @@ static bool copy_replacing_literals(const char *s, size_t len, an_buf *b)
                 i += n;
                 continue;
             }
-            n = 1;
+            n = number_len(s + i, len - i);
+            if (is_huge_integer(s + i, n)) {
+                an_buf_add(b, s + i, n);
+                an_buf_str(b, ".0");
+                i += n;
+                continue;
+            }
+            if (n == 0) n = 1;
         }
         an_buf_add(b, s + i, n);
         i += n;

@@ -103,7 +103,7 @@ struct json_t;
 /* Requests: duplicates, NUL, bad UTF-8, depth over AN_JSON_MAX_DEPTH and trailing text are refused. */
 an_status an_json_parse(const char *text, size_t len, struct json_t **out, an_error *err);
 /* Model files: the same, but the literals Infinity, -Infinity and NaN that Python writes are read
- * (as +-DBL_MAX and null), and duplicates are refused too. */
+ * (as +-DBL_MAX and null) and integers past 64 bits as reals; duplicates are refused too. */
 an_status an_json_read_file(const char *path, size_t max, struct json_t **out, an_error *err);
 an_status an_json_parse_lenient(const char *text, size_t len, struct json_t **out, an_error *err);
 

@@ -36,6 +36,9 @@ TEST(json_limits)
         {"{\"a\":\"\\u0000\"}", false, false}, {"{\"a\":1e999}", false, false},
         {"\"\xff\"", false, false},         {"", false, false},
         {"[\"\\\"[[\"]", true, true},
+        {"{\"a\":1000000000000000019884624838656}", false, true},
+        {"[-99999999999999999999]", false, true},
+        {"[9223372036854775807]", true, true}, {"[00000000000000000000001]", false, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         json_t *j;
