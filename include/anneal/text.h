@@ -18,6 +18,10 @@ int32_t an_tokenizer_bos(const an_tokenizer *t);
 int32_t an_tokenizer_eos(const an_tokenizer *t);
 int32_t an_tokenizer_pad(const an_tokenizer *t);
 int32_t an_tokenizer_max_length(const an_tokenizer *t); /* 77 for CLIP; 0 if the files do not say */
+/* Pads with this token of the vocabulary: "!" for the tokenizers of SD2 and SDXL's second encoder in
+ * single files, which bring no tokenizer files. As in transformers it is a special token from then
+ * on: a "!" in a text becomes its id too. Before the tokenizer is shared between threads. */
+an_status an_tokenizer_set_pad(an_tokenizer *t, const char *token, an_error *err);
 
 /* Ids of the text alone: no BOS, no EOS, no padding, never cut. Exactly as transformers'
  * CLIPTokenizer, special tokens in the text included. *ids is the caller's (free()).
