@@ -153,6 +153,7 @@ const json_t *an_checkpoint_config(const an_checkpoint *c, const char *component
 bool an_checkpoint_dir(const an_checkpoint *c, const char *component, char *buf, size_t size)
 {
     if (c->layout != AN_LAYOUT_DIFFUSERS && c->layout != AN_LAYOUT_HF) return false;
+    if (!an_plain_name(component)) return false;
     bool root = c->layout == AN_LAYOUT_HF; /* everything lies in one folder */
     int n = root ? snprintf(buf, size, "%s", c->path)
                  : snprintf(buf, size, "%s/%s", c->path, component);
@@ -164,7 +165,7 @@ static an_status open_part(const an_checkpoint *c, const char *component, an_wei
 {
     char dir[4096];
     if (c->file) return an_single_file_weights(c, component, out, err);
-    if (!an_plain_name(component) || !an_checkpoint_dir(c, component, dir, sizeof dir))
+    if (!an_checkpoint_dir(c, component, dir, sizeof dir))
         return an_fail(err, AN_NOT_FOUND, "%s: no folder %s in this model", c->path, component);
     /* transformers and diffusers name their files differently */
     bool text = strncmp(component, "text_encoder", 12) == 0;
