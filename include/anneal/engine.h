@@ -30,7 +30,7 @@ typedef struct an_engine_options {
     double job_ttl_s;        /* default 600 */
     size_t memory_bytes;     /* budget for weights and activations; 0 = 80 % of the machine's */
     int text_cache;          /* encodings kept, default 256 */
-    int vae_tile;            /* latents above this edge decode in tiles, default 96 */
+    int vae_tile;            /* latents above this edge decode in tiles, default 128 */
 } an_engine_options;
 void an_engine_options_default(an_engine_options *o);
 
@@ -86,6 +86,7 @@ typedef struct an_image_request {
     int priority;                /* -10..10, higher first; default 0 */
     double deadline_s;           /* give up when not done within; 0 = none */
     const char *client;          /* identity for fairness and ownership */
+    const char *tag;             /* the server's own note (how to write the result); copied, may be NULL */
 } an_image_request;
 void an_image_request_default(an_image_request *r);
 
@@ -140,6 +141,9 @@ typedef struct an_job_info {
     size_t prompt_tokens;
 } an_job_info;
 void an_job_get(an_job *j, an_job_info *out);
+/* Nobody will look it up by id again: the store drops it when it ends (or now, if it has), instead
+ * of keeping its pictures for job_ttl_s. References stay good. For synchronous answers. */
+void an_job_forget(an_job *j);
 void an_job_cancel(an_job *j); /* takes effect at the next tick; again is harmless */
 
 /* One finished picture; pixels are borrowed and live as long as the caller's job reference. */
@@ -164,6 +168,7 @@ typedef struct an_job_params {
     double guidance_scale, guidance_rescale;
     int64_t seed;
     an_rng_kind rng;
+    const char *tag; /* as submitted, may be NULL */
 } an_job_params;
 void an_job_params_get(an_job *j, an_job_params *out);
 
