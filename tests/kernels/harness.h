@@ -149,9 +149,15 @@ static inline an_device *h_device(const char *device, const char *isa, int threa
     return d;
 }
 
-static inline void h_free(h_run *h)
+static inline void h_free_weights(h_run *h)
 {
     for (int i = 0; i < h->weights; i++) an_weight_free(h->weight[i]);
+    h->weights = 0;
+}
+
+static inline void h_free(h_run *h)
+{
+    h_free_weights(h);
     free(h->out);
     *h = (h_run){0};
 }
@@ -178,6 +184,7 @@ static inline h_run h_do(an_device *d, h_fn fn, const void *cfg, int n, const in
     CHECK(an_lane_flops(h.l) == flops);
     an_lane_close(h.l);
     h.l = NULL;
+    h_free_weights(&h); /* the outcome outlives the device */
     return h;
 }
 

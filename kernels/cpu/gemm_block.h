@@ -1,0 +1,252 @@
+/* gemm_block.h: how one task of a GEMM or convolution runs, compiled once for each instruction set.
+ * The including file has defined
+ *     elem          what A and the panels hold when they reach a tile: float, or uint16_t for bf16
+ *     A_BF16        which of the two
+ *     MR NR         the tile
+ *     MC NC KC      most rows and columns of a task, and the K block
+ *     A_STEP        k of one row lie together in runs of this length inside a packed tile of A
+ *     static void tile(int rows, int64_t k, const elem *a, const elem *b, float *c, int64_t ldc,
+ *                      bool first): c[rows][NR] (+)= a . b for one K block
+ * Everything is static: the same lines with other constants and other vector instructions. */
+#include "gemm.h"
+#include "vmath.h"
+
+/* A block, C block, an expanded panel; each begins on a cache line. */
+#define BLOCK_A       ((size_t)MC * KC * sizeof(elem))
+#define BLOCK_C       (((size_t)MC * (NC + 16) + 64) * sizeof(float))
+#define BLOCK_B       ((size_t)KC * NR * sizeof(elem))
+#define BLOCK_SCRATCH (BLOCK_A + BLOCK_C + BLOCK_B)
+
+static inline int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+static inline int64_t clamp64(int64_t x, int64_t lo, int64_t hi)
+{
+    return x < lo ? lo : x > hi ? hi : x;
+}
+
+/* ---------------------------------------------------------------- gathering A */
+
+#if !A_BF16
+static inline void bf16_to_f32(float *restrict dst, const uint16_t *restrict src, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + AN_VL <= n; i += AN_VL) v_store(dst + i, v_load_bf16(src + i));
+    for (; i < n; i++) dst[i] = an_bf16_to_f32(src[i]);
+}
+#else
+static inline void f32_to_bf16(uint16_t *restrict dst, const float *restrict src, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + AN_VL <= n; i += AN_VL) v_store_bf16(dst + i, v_load(src + i));
+    for (; i < n; i++) dst[i] = an_f32_to_bf16(src[i]);
+}
+#endif
+
+/* n values of x from element `at` on, as elem; returns the end of what was written. */
+static inline elem *gather_copy(elem *dst, const an_gemm_job *j, int64_t at, int64_t n)
+{
+    if (n <= 0) return dst;
+#if A_BF16
+    if (j->x_dtype == AN_BF16)
+        memcpy(dst, (const uint16_t *)j->x + at, (size_t)n * sizeof *dst);
+    else
+        f32_to_bf16(dst, (const float *)j->x + at, n);
+#else
+    if (j->x_dtype == AN_F32)
+        memcpy(dst, (const float *)j->x + at, (size_t)n * sizeof *dst);
+    else
+        bf16_to_f32(dst, (const uint16_t *)j->x + at, n);
+#endif
+    return dst + n;
+}
+
+static inline elem *gather_zero(elem *dst, int64_t n)
+{
+    if (n <= 0) return dst;
+    memset(dst, 0, (size_t)n * sizeof *dst);
+    return dst + n;
+}
+
+/* One output pixel's inputs k0..k1 of (ky, kx, channel). Without a resize, the pixels under a row
+ * of the filter are neighbours in memory too: one run, cut at the picture's left and right edge. */
+static void gather_runs(elem *dst, const an_gemm_job *j, int64_t picture, int64_t oy, int64_t ox,
+                        int64_t k0, int64_t k1)
+{
+    const int64_t run = j->kw * j->c, ix = ox * j->stride - j->pad_left;
+    for (int64_t ky = k0 / run; k0 < k1; ky++) {
+        int64_t from = k0 - ky * run, to = min64(k1 - ky * run, run);
+        int64_t iy = oy * j->stride + ky - j->pad_top;
+        k0 += to - from;
+        if (iy < 0 || iy >= j->h) {
+            dst = gather_zero(dst, to - from);
+            continue;
+        }
+        int64_t lo = clamp64(-ix * j->c, from, to), hi = clamp64((j->width - ix) * j->c, lo, to);
+        dst = gather_zero(dst, lo - from);
+        dst = gather_copy(dst, j, ((picture * j->h + iy) * j->width + ix) * j->c + lo, hi - lo);
+        dst = gather_zero(dst, to - hi);
+    }
+}
+
+/* The same with a nearest-neighbour resize in between: every filter tap is a run of its own. */
+static void gather_resized(elem *dst, const an_gemm_job *j, int64_t picture, int64_t oy, int64_t ox,
+                           int64_t k0, int64_t k1)
+{
+    for (int64_t tap = k0 / j->c; k0 < k1; tap++) {
+        int64_t from = k0 - tap * j->c, to = min64(k1 - tap * j->c, j->c);
+        int64_t uy = oy * j->stride + tap / j->kw - j->pad_top;
+        int64_t ux = ox * j->stride + tap % j->kw - j->pad_left;
+        k0 += to - from;
+        if (uy < 0 || uy >= j->up_h || ux < 0 || ux >= j->up_w) {
+            dst = gather_zero(dst, to - from);
+            continue;
+        }
+        int64_t iy = uy * j->h / j->up_h, ix = ux * j->width / j->up_w;
+        dst = gather_copy(dst, j, ((picture * j->h + iy) * j->width + ix) * j->c + from, to - from);
+    }
+}
+
+static void gather_row(elem *dst, const an_gemm_job *j, int64_t m, int64_t k0, int64_t k1)
+{
+    if (j->flat) {
+        gather_copy(dst, j, m * j->c + k0, k1 - k0);
+        return;
+    }
+    int64_t picture = m / (j->oh * j->ow), pixel = m % (j->oh * j->ow);
+    int64_t oy = pixel / j->ow, ox = pixel % j->ow;
+    if (j->up_h != j->h || j->up_w != j->width)
+        gather_resized(dst, j, picture, oy, ox, k0, k1);
+    else
+        gather_runs(dst, j, picture, oy, ox, k0, k1);
+}
+
+/* Rows m0..m1, k0..k0+k of A into tiles of MR rows: [tile][k / A_STEP][MR][A_STEP]; k is padded
+ * with zeros to A_STEP. With A_STEP == KC a tile is simply MR rows of KC values. */
+static void gather(elem *a, const an_gemm_job *j, int64_t m0, int64_t m1, int64_t k0, int64_t k)
+{
+    for (int64_t m = m0; m < m1; m++) {
+        elem *tile_a = a + (m - m0) / MR * MR * KC;
+        int64_t r = (m - m0) % MR;
+#if A_STEP == KC
+        gather_row(tile_a + r * KC, j, m, k0, k0 + k);
+#else
+        elem row[KC];
+        gather_row(row, j, m, k0, k0 + k);
+        int64_t steps = (k + A_STEP - 1) / A_STEP;
+        gather_zero(row + k, steps * A_STEP - k);
+        for (int64_t s = 0; s < steps; s++)
+            memcpy(tile_a + (s * MR + r) * A_STEP, row + s * A_STEP, A_STEP * sizeof(elem));
+#endif
+    }
+}
+
+/* ---------------------------------------------------------------- epilogue */
+
+/* The vector at p[at], or its first n elements. */
+static inline an_vf load_any(const void *p, an_dtype dtype, int64_t at, int64_t n)
+{
+    if (dtype == AN_F32) {
+        const float *f = (const float *)p + at;
+        return n >= AN_VL ? v_load(f) : v_load_n(f, n);
+    }
+    const uint16_t *h = (const uint16_t *)p + at;
+    return n >= AN_VL ? v_load_bf16(h) : v_load_bf16_n(h, n);
+}
+
+static inline void store_any(void *p, an_dtype dtype, int64_t at, an_vf v, int64_t n)
+{
+    if (dtype == AN_F32) {
+        float *f = (float *)p + at;
+        n >= AN_VL ? v_store(f, v) : v_store_n(f, v, n);
+    } else {
+        uint16_t *h = (uint16_t *)p + at;
+        n >= AN_VL ? v_store_bf16(h, v) : v_store_bf16_n(h, v, n);
+    }
+}
+
+/* One row's columns j0..j1: v holds the sums, gate those of the other half or NULL. Both may be
+ * read past their end, up to a vector. */
+static void finish_row(const an_gemm_job *j, int64_t m, int64_t j0, int64_t j1, const float *v,
+                       const float *gate)
+{
+    const float *bias = j->w->bias;
+    const int64_t row = m * j->n_out;
+    const int64_t row_of_bias = j->row_bias ? m / (j->oh * j->ow) * j->n_out : 0;
+    for (int64_t i = j0; i < j1; i += AN_VL, v += AN_VL) {
+        const int64_t n = j1 - i;
+        an_vf x = v_load(v) + load_any(bias, AN_F32, i, n);
+        if (j->row_bias) x += load_any(j->row_bias, j->row_bias_dtype, row_of_bias + i, n);
+        if (gate) {
+            an_vf g = v_load(gate + (i - j0)) + load_any(bias, AN_F32, j->n_out + i, n);
+            x = j->act == AN_ACT_GEGLU ? x * v_gelu(g) : v_silu(x) * g;
+        } else if (j->act != AN_ACT_NONE) {
+            x = v_act(j->act, x);
+        }
+        if (j->residual) x += load_any(j->residual, j->residual_dtype, row + i, n);
+        store_any(j->y, j->y_dtype, row + i, x, n);
+    }
+}
+
+/* ---------------------------------------------------------------- one task */
+
+/* Neighbouring panels, and the column of the C block where they begin. */
+typedef struct panel_span {
+    int64_t first, count, column;
+} panel_span;
+
+static panel_span span_of(int64_t from, int64_t to, int64_t column)
+{
+    int64_t first = from / NR;
+    return (panel_span){first, (to + NR - 1) / NR - first, column};
+}
+
+/* Rows k0..k0+k of a panel as elem: in place, or expanded into bx. */
+static inline const elem *panel_rows(const an_gemm_weight *w, int64_t p, int64_t k0, int64_t k,
+                                     bool expand, elem *bx)
+{
+    int64_t at = p * w->panel + k0 * NR;
+#if !A_BF16
+    if (expand) {
+        bf16_to_f32(bx, (const uint16_t *)w->data + at, k * NR);
+        return bx;
+    }
+#endif
+    (void)expand, (void)bx, (void)k;
+    return (const elem *)w->data + at;
+}
+
+static inline __attribute__((always_inline)) void run_block(const an_gemm_job *j, int64_t m0,
+                                                            int64_t m1, int64_t j0, int64_t j1,
+                                                            void *scratch, bool expand)
+{
+    const an_gemm_weight *w = j->w;
+    elem *a = scratch, *bx = (elem *)((char *)scratch + BLOCK_A + BLOCK_C);
+    float *c = (float *)((char *)scratch + BLOCK_A);
+    const bool gated = w->n != j->n_out;
+    panel_span span[2] = {span_of(j0, j1, 0), {0, 0, 0}};
+    if (gated) span[1] = span_of(j->n_out + j0, j->n_out + j1, span[0].count * NR);
+    /* An odd number of cache lines a row: rows of C must not all fall into the same sets. */
+    int64_t ldc = (span[0].count + span[1].count) * NR;
+    if (ldc / 16 % 2 == 0) ldc += 16;
+
+    for (int64_t k0 = 0; k0 < w->k; k0 += KC) {
+        int64_t k = min64(w->k - k0, KC);
+        gather(a, j, m0, m1, k0, k);
+        for (int64_t p = 0; p < span[0].count + span[1].count; p++) {
+            int64_t panel =
+                p < span[0].count ? span[0].first + p : span[1].first + p - span[0].count;
+            const elem *b = panel_rows(w, panel, k0, k, expand, bx);
+            for (int64_t m = 0; m < m1 - m0; m += MR)
+                tile((int)min64(m1 - m0 - m, MR), k, a + m * KC, b, c + m * ldc + p * NR, ldc,
+                     k0 == 0);
+        }
+    }
+    for (int64_t m = m0; m < m1; m++) {
+        const float *v = c + (m - m0) * ldc;
+        const float *gate =
+            gated ? v + span[1].column + (j->n_out + j0 - span[1].first * NR) : NULL;
+        finish_row(j, m, j0, j1, v, gate);
+    }
+}

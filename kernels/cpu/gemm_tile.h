@@ -1,0 +1,95 @@
+/* gemm_tile.h: the f32 tile in the vector operations of the including file, which has defined
+ *     vec VW VLOAD(p) VSTORE(p, v) VSPLAT(p) VMADD(c, a, b): c += a * b
+ *     MR NR, and MC NC KC of gemm_block.h
+ * and which gets `tile` and the block driver. The accumulators of a tile fill the register file;
+ * each value of A is broadcast against NR / VW vectors of the panel. A tile of fewer rows is the
+ * same chain of operations for the rows it has. */
+#define elem   float
+#define A_BF16 0
+#define A_STEP KC
+#include "gemm.h"
+
+#define NV (NR / VW)
+/* The accumulators are an array that must become registers: every loop over it unrolled. */
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+static inline __attribute__((always_inline)) void
+tile_rows(const int rows, int64_t k, const float *restrict a, const float *restrict b,
+          float *restrict c, int64_t ldc, bool first)
+{
+    vec acc[MR][NV];
+    UNROLL
+    for (int r = 0; r < rows; r++) UNROLL
+    for (int v = 0; v < NV; v++) acc[r][v] = first ? (vec){0} : VLOAD(c + r * ldc + v * VW);
+    for (int64_t i = 0; i < k; i++, b += NR) {
+        vec bv[NV];
+        UNROLL
+        for (int v = 0; v < NV; v++) bv[v] = VLOAD(b + v * VW);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            vec av = VSPLAT(a + r * KC + i);
+            UNROLL
+            for (int v = 0; v < NV; v++) VMADD(acc[r][v], av, bv[v]);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) UNROLL
+    for (int v = 0; v < NV; v++) VSTORE(c + r * ldc + v * VW, acc[r][v]);
+}
+
+#define TILE_CASE(r)                                                                               \
+    case r:                                                                                        \
+        tile_rows(r, k, a, b, c, ldc, first);                                                      \
+        break;
+
+static __attribute__((noinline)) void tile(int rows, int64_t k, const float *a, const float *b,
+                                           float *c, int64_t ldc, bool first)
+{
+    switch (rows) {
+        TILE_CASE(1)
+        TILE_CASE(2)
+        TILE_CASE(3)
+        TILE_CASE(4)
+        TILE_CASE(5)
+#if MR > 6
+        TILE_CASE(6)
+        TILE_CASE(7)
+        TILE_CASE(8)
+        TILE_CASE(9)
+        TILE_CASE(10)
+        TILE_CASE(11)
+#if MR > 12
+        TILE_CASE(12)
+        TILE_CASE(13)
+#endif
+#endif
+    default:
+        tile_rows(MR, k, a, b, c, ldc, first);
+        break;
+    }
+}
+
+#include "gemm_block.h"
+
+static void block_f32(const an_gemm_job *j, int64_t m0, int64_t m1, int64_t j0, int64_t j1,
+                      void *scratch)
+{
+    run_block(j, m0, m1, j0, j1, scratch, false);
+}
+
+/* bf16 is a storage dtype here: what is stored in it is exact in f32, and computed so. */
+static void block_bf16(const an_gemm_job *j, int64_t m0, int64_t m1, int64_t j0, int64_t j1,
+                       void *scratch)
+{
+    run_block(j, m0, m1, j0, j1, scratch, true);
+}
+
+#define TILE_KERNELS(isa)                                                                          \
+    {                                                                                              \
+        {isa " f32", AN_F32, MR, NR, 1, 1, MC, NC, BLOCK_SCRATCH, block_f32},                      \
+            {isa " bf16 storage", AN_BF16, MR, NR, 1, 1, MC, NC, BLOCK_SCRATCH, block_bf16},       \
+    }

@@ -1,0 +1,122 @@
+/* Convolution on the CPU: strides, paddings, resizes and pictures smaller than the filter; every
+ * case against the reference, for every instruction set here, and batch invariance on bytes. */
+#include "harness.h"
+
+typedef struct conv_case {
+    int64_t h, w, c, n;
+    int kernel, stride, top, left, bottom, right;
+    int64_t up_h, up_w;
+    an_dtype dtype, y_dtype;
+    an_act act;
+    bool row_bias, residual, residual_is_y;
+} conv_case;
+
+static void run(h_run *h, const void *cfg)
+{
+    const conv_case *c = cfg;
+    int64_t oh = ((c->up_h ? c->up_h : c->h) + c->top + c->bottom - c->kernel) / c->stride + 1;
+    int64_t ow = ((c->up_w ? c->up_w : c->w) + c->left + c->right - c->kernel) / c->stride + 1;
+    an_tensor x = h_rows(h, c->dtype, 4, (int64_t[]){h->n, c->h, c->w, c->c}, 1, 1, 0);
+    an_tensor y = h_rows(h, c->y_dtype, 4, (int64_t[]){h->n, oh, ow, c->n}, 2, 1, 0);
+    an_tensor r = h_rows(h, c->y_dtype, 4, (int64_t[]){h->n, oh, ow, c->n}, 3, 1, 0);
+    an_tensor rb = h_rows(h, c->dtype, 2, (int64_t[]){h->n, c->n}, 5, 1, 0);
+    an_conv_args a = {.x = x,
+                      .w = h_weight(h, c->dtype, c->n, c->c, c->kernel, c->kernel, true, 4),
+                      .stride = c->stride,
+                      .pad_top = c->top,
+                      .pad_left = c->left,
+                      .pad_bottom = c->bottom,
+                      .pad_right = c->right,
+                      .up_h = c->up_h,
+                      .up_w = c->up_w,
+                      .act = c->act,
+                      .y = y};
+    if (c->row_bias) a.row_bias = &rb;
+    if (c->residual) a.residual = c->residual_is_y ? &y : &r;
+    an_conv2d(h->l, &a);
+    h_output(h, y);
+}
+
+static void check(const conv_case *c)
+{
+    char name[128];
+    snprintf(name, sizeof name, "conv%d s%d %lldx%lldx%lld->%lld pad %d %d %d %d up %lldx%lld %s",
+             c->kernel, c->stride, (long long)c->h, (long long)c->w, (long long)c->c,
+             (long long)c->n, c->top, c->left, c->bottom, c->right, (long long)c->up_h,
+             (long long)c->up_w, an_dtype_name(c->dtype));
+    h_all(name, run, c, 3e-5);
+}
+
+TEST(picture_sizes)
+{
+    static const int64_t sizes[][2] = {{1, 1}, {1, 5}, {2, 2}, {3, 3}, {4, 4}, {9, 7}};
+    for (int i = 0; i < 6; i++)
+        for (int stride = 1; stride <= 2; stride++) {
+            an_dtype t = (i + stride) % 2 ? AN_BF16 : AN_F32;
+            check(&(conv_case){sizes[i][0], sizes[i][1], 5, 7, 3, stride, 1, 1, 1, 1, .dtype = t,
+                               .y_dtype = t, .row_bias = i % 2, .residual = i % 3});
+            check(&(conv_case){sizes[i][0], sizes[i][1], 20, 18, 1, stride, 0, 0, 0, 0, .dtype = t,
+                               .y_dtype = AN_F32, .row_bias = i % 3, .residual = i % 2,
+                               .residual_is_y = true});
+        }
+}
+
+TEST(asymmetric_padding)
+{
+    for (int stride = 1; stride <= 2; stride++)
+        for (int pads = 0; pads < 16; pads++)
+            check(&(conv_case){5, 4, 6, 9, 3, stride, pads & 1, pads >> 1 & 1, pads >> 2 & 1,
+                               pads >> 3, .dtype = AN_F32, .y_dtype = AN_F32});
+    check(&(conv_case){2, 2, 3, 4, 3, 1, 3, 4, 2, 5, .dtype = AN_F32, .y_dtype = AN_F32});
+}
+
+TEST(resize)
+{
+    static const int64_t sizes[][4] = {{1, 1, 2, 2}, {4, 3, 8, 6}, {4, 3, 7, 5}, {5, 5, 3, 9}};
+    for (int i = 0; i < 4; i++)
+        for (int kernel = 1; kernel <= 3; kernel += 2) {
+            int pad = kernel / 2;
+            an_dtype t = i % 2 ? AN_BF16 : AN_F32;
+            check(&(conv_case){sizes[i][0], sizes[i][1], 12, 10, kernel, 1, pad, pad, pad, pad,
+                               sizes[i][2], sizes[i][3], .dtype = t, .y_dtype = t});
+        }
+    check(&(conv_case){4, 4, 12, 10, 3, 2, 0, 0, 1, 1, 8, 8, .dtype = AN_F32, .y_dtype = AN_F32});
+}
+
+TEST(filters_and_channels)
+{
+    static const int64_t channels[] = {1, 3, 4, 8, 64};
+    for (int i = 0; i < 5; i++)
+        for (int j = 0; j < 5; j++) {
+            an_dtype t = (i + j) % 2 ? AN_BF16 : AN_F32;
+            check(&(conv_case){6, 6, channels[i], channels[j], 3, 1, 1, 1, 1, 1, .dtype = t,
+                               .y_dtype = t});
+        }
+    for (int kernel = 2; kernel <= 7; kernel++)
+        check(&(conv_case){9, 8, 3, 5, kernel, 1, 2, 2, 2, 2, .dtype = AN_F32, .y_dtype = AN_F32});
+}
+
+TEST(activations)
+{
+    for (an_act act = AN_ACT_NONE; act <= AN_ACT_RELU; act++) {
+        check(&(conv_case){3, 3, 8, 33, 3, 1, 1, 1, 1, 1, 0, 0, AN_F32, AN_F32, act, true, true,
+                           false});
+        check(&(conv_case){3, 3, 8, 33, 3, 1, 1, 1, 1, 1, 0, 0, AN_BF16, AN_BF16, act, true, true,
+                           true});
+    }
+}
+
+/* Deeper than one K block, more rows and columns than one task. */
+TEST(large)
+{
+    check(&(conv_case){16, 16, 96, 96, 3, 1, 1, 1, 1, 1, .dtype = AN_F32, .y_dtype = AN_F32,
+                       .row_bias = true, .residual = true});
+    check(&(conv_case){8, 8, 160, 540, 1, 1, 0, 0, 0, 0, .dtype = AN_BF16, .y_dtype = AN_BF16});
+    check(&(conv_case){8, 8, 80, 160, 3, 2, 0, 0, 1, 1, .dtype = AN_BF16, .y_dtype = AN_BF16,
+                       .act = AN_ACT_SILU});
+}
+
+int main(int argc, char **argv)
+{
+    return test_main(argc, argv);
+}
