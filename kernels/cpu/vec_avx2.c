@@ -1,0 +1,23 @@
+/* vec_avx2.c: the vectorised loops as AVX2 and FMA do them: 32 bytes. */
+#include "cpu/vec.h"
+
+#define AN_VW 32
+#include "cpu/vmath.h"
+
+#include <math.h>
+
+#include "cpu/norm_impl.h"
+
+#include "cpu/elem_impl.h"
+
+const an_vec an_vec_avx2 = {
+    .gn_moments = gn_moments,
+    .gn_apply = gn_apply,
+    .layer_norm = layer_norm,
+    .rms_norm = rms_norm,
+    .activation = activation,
+    .add = add,
+    .scale = scale,
+    .image_out = image_out,
+    .image_in = image_in,
+};

@@ -1,0 +1,23 @@
+/* vec_generic.c: the vectorised loops as x86-64-v2, or any machine, can run them: 16 bytes. */
+#include "cpu/vec.h"
+
+#define AN_VW 16
+#include "cpu/vmath.h"
+
+#include <math.h>
+
+#include "cpu/norm_impl.h"
+
+#include "cpu/elem_impl.h"
+
+const an_vec an_vec_generic = {
+    .gn_moments = gn_moments,
+    .gn_apply = gn_apply,
+    .layer_norm = layer_norm,
+    .rms_norm = rms_norm,
+    .activation = activation,
+    .add = add,
+    .scale = scale,
+    .image_out = image_out,
+    .image_in = image_in,
+};

@@ -1,0 +1,296 @@
+/* Norms and element-wise ops of the CPU against the reference: odd shapes, both dtypes, every
+ * instruction set, thread counts, batches. */
+#include "kernels/harness.h"
+
+typedef struct norm_case {
+    an_dtype dtype;
+    int64_t h, w, c;
+    int groups;
+    float eps, scale, offset;
+    bool silu, beta, in_place;
+} norm_case;
+
+static const an_dtype dtypes[] = {AN_F32, AN_BF16};
+
+static void run_group_norm(h_run *h, const void *cfg)
+{
+    const norm_case *c = cfg;
+    an_tensor x =
+        h_rows(h, c->dtype, 4, (int64_t[]){h->n, c->h, c->w, c->c}, 1, c->scale, c->offset);
+    an_tensor gamma = h_param(h, AN_F32, 1, &c->c, 2, 0.5f, 1);
+    an_tensor beta = h_param(h, AN_F32, 1, &c->c, 3, 0.5f, 0);
+    an_tensor y = c->in_place ? x : an_lane_alloc(h->l, c->dtype, 4, x.dim);
+    an_group_norm(h->l, x, &gamma, &beta, c->groups, c->eps, c->silu, y);
+    h_output(h, y);
+}
+
+TEST(group_norm_shapes)
+{
+    static const struct {
+        int64_t h, w, c;
+        int groups;
+    } shapes[] = {{1, 1, 4, 2},    {5, 7, 6, 3},     {3, 3, 32, 32}, {13, 11, 40, 4},
+                  {9, 6, 320, 32}, {33, 65, 48, 16}, {4, 4, 1283, 1}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int d = 0; d < 2; d++)
+            for (int silu = 0; silu < 2; silu++) {
+                norm_case c = {.dtype = dtypes[d],
+                               .h = shapes[i].h,
+                               .w = shapes[i].w,
+                               .c = shapes[i].c,
+                               .groups = shapes[i].groups,
+                               .eps = 1e-5f,
+                               .scale = 1.5f,
+                               .offset = 0.3f,
+                               .silu = silu,
+                               .in_place = silu};
+                h_all("group_norm", run_group_norm, &c, 2e-6);
+            }
+}
+
+/* Activations of a VAE lie far from zero: sums of squares would lose every digit here. */
+TEST(group_norm_far_from_zero)
+{
+    norm_case c = {.dtype = AN_F32,
+                   .h = 40,
+                   .w = 37,
+                   .c = 32,
+                   .groups = 8,
+                   .eps = 1e-6f,
+                   .scale = 0.5f,
+                   .offset = 4000};
+    h_all("group_norm far", run_group_norm, &c, 2e-6);
+}
+
+static void run_layer_norm(h_run *h, const void *cfg)
+{
+    const norm_case *c = cfg;
+    an_tensor x = h_rows(h, c->dtype, 3, (int64_t[]){h->n, c->h, c->c}, 1, c->scale, c->offset);
+    an_tensor gamma = h_param(h, AN_F32, 1, &c->c, 2, 0.5f, 1);
+    an_tensor beta = h_param(h, AN_F32, 1, &c->c, 3, 0.5f, 0);
+    an_tensor y = c->in_place ? x : an_lane_alloc(h->l, c->dtype, 3, x.dim);
+    an_layer_norm(h->l, x, &gamma, c->beta ? &beta : NULL, c->eps, y);
+    h_output(h, y);
+}
+
+static void run_rms_norm(h_run *h, const void *cfg)
+{
+    const norm_case *c = cfg;
+    an_tensor x = h_rows(h, c->dtype, 3, (int64_t[]){h->n, c->h, c->c}, 1, c->scale, c->offset);
+    an_tensor gamma = h_param(h, AN_F32, 1, &c->c, 2, 0.5f, 1);
+    an_tensor y = c->in_place ? x : an_lane_alloc(h->l, c->dtype, 3, x.dim);
+    an_rms_norm(h->l, x, &gamma, c->eps, y);
+    h_output(h, y);
+}
+
+TEST(layer_norm_and_rms_norm)
+{
+    static const struct {
+        int64_t t, c;
+    } shapes[] = {{1, 1}, {3, 7}, {77, 32}, {5, 768}, {41, 1283}, {2, 20000}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int d = 0; d < 2; d++)
+            for (int far = 0; far < 2; far++) {
+                norm_case c = {.dtype = dtypes[d],
+                               .h = shapes[i].t,
+                               .c = shapes[i].c,
+                               .eps = 1e-5f,
+                               .scale = 2,
+                               .offset = far ? 50.0f : 0.1f,
+                               .beta = !far,
+                               .in_place = far};
+                h_all("layer_norm", run_layer_norm, &c, 4e-6);
+                h_all("rms_norm", run_rms_norm, &c, 2e-6);
+            }
+}
+
+/* ---------------------------------------------------------------- element-wise */
+
+typedef struct elem_case {
+    an_dtype dtype, to;
+    int64_t t, c;
+    int what;
+    bool in_place;
+} elem_case;
+
+static void run_activation(h_run *h, const void *cfg)
+{
+    const elem_case *c = cfg;
+    an_tensor x = h_rows(h, c->dtype, 3, (int64_t[]){h->n, c->t, c->c}, 1, 4, 0);
+    an_tensor y = c->in_place ? x : an_lane_alloc(h->l, c->dtype, 3, x.dim);
+    an_activation(h->l, x, (an_act)c->what, y);
+    h_output(h, y);
+}
+
+TEST(activations)
+{
+    for (int act = AN_ACT_NONE; act <= AN_ACT_RELU; act++)
+        for (int d = 0; d < 2; d++)
+            for (int i = 0; i < 3; i++) {
+                elem_case c = {.dtype = dtypes[d],
+                               .t = i == 2 ? 67 : 1 + i,
+                               .c = i == 2 ? 511 : 13,
+                               .what = act,
+                               .in_place = i == 1};
+                h_all("activation", run_activation, &c, 3e-7);
+            }
+}
+
+static void run_special(h_run *h, const void *cfg)
+{
+    const elem_case *c = cfg;
+    static const float odd[] = {0.0f, -0.0f, INFINITY, NAN, 1e-40f, 100, 1e38f, -1e-20f, 88.8f};
+    an_tensor x = an_lane_tensor(h->l, AN_F32, h->n, 9), y = an_lane_tensor(h->l, AN_F32, h->n, 9);
+    for (int i = 0; i < h->n; i++) h_put(h, x, i * 9, odd, 9);
+    an_activation(h->l, x, (an_act)c->what, y);
+    h_output(h, y);
+}
+
+TEST(activations_of_odd_numbers)
+{
+    for (int act = AN_ACT_NONE; act <= AN_ACT_RELU; act++)
+        h_all("odd numbers", run_special, &(elem_case){.what = act}, 3e-7);
+}
+
+static void run_two(h_run *h, const void *cfg)
+{
+    const elem_case *c = cfg;
+    int64_t wide = c->what ? c->c + 5 : c->c;
+    an_tensor a = h_rows(h, c->dtype, 3, (int64_t[]){h->n, c->t, c->c}, 1, 1, 0);
+    an_tensor b = h_rows(h, c->dtype, 3, (int64_t[]){h->n, c->t, wide}, 2, 1, 0);
+    if (c->what) {
+        an_tensor y = an_lane_tensor(h->l, c->dtype, h->n, c->t, c->c + wide);
+        an_concat(h->l, a, b, y);
+        h_output(h, y);
+    } else {
+        an_add(h->l, a, b, c->in_place ? b : a);
+        h_output(h, c->in_place ? b : a);
+    }
+}
+
+static void run_copy(h_run *h, const void *cfg)
+{
+    const elem_case *c = cfg;
+    an_tensor x = h_rows(h, c->dtype, 3, (int64_t[]){h->n, c->t, c->c}, 1, 1, 0);
+    an_tensor y = an_lane_tensor(h->l, c->to, h->n, c->t * c->c);
+    an_copy(h->l, x, y);
+    h_output(h, y);
+}
+
+static void run_gather(h_run *h, const void *cfg)
+{
+    const elem_case *c = cfg;
+    an_tensor x = h_rows(h, c->dtype, 3, (int64_t[]){h->n, c->t, c->c}, 1, 1, 0);
+    an_tensor y = an_lane_tensor(h->l, c->dtype, h->n, c->c);
+    int64_t index[16];
+    for (int i = 0; i < h->n; i++) index[i] = h->id[i] % c->t;
+    an_gather_rows(h->l, x, index, y);
+    h_output(h, y);
+}
+
+TEST(add_concat_copy_gather)
+{
+    for (int d = 0; d < 2; d++)
+        for (int i = 0; i < 3; i++) {
+            elem_case c = {.dtype = dtypes[d], .t = i == 2 ? 71 : 1 + i, .c = i == 2 ? 653 : 3 + i};
+            h_all("add", run_two, &c, 0);
+            c.in_place = true;
+            h_all("add in place", run_two, &c, 0);
+            c.what = 1;
+            h_all("concat", run_two, &c, 0);
+            h_all("gather_rows", run_gather, &c, 0);
+            for (int to = 0; to < 2; to++) {
+                c.to = dtypes[to];
+                h_all("copy", run_copy, &c, 0);
+            }
+        }
+}
+
+/* ---------------------------------------------------------------- embeddings */
+
+static void run_embedding(h_run *h, const void *cfg)
+{
+    const elem_case *c = cfg;
+    enum { VOCABULARY = 50 };
+    an_tensor table = h_param(h, c->dtype, 2, (int64_t[]){VOCABULARY, c->c}, 1, 1, 0);
+    an_tensor pos = h_param(h, c->dtype, 2, (int64_t[]){c->t + 2, c->c}, 2, 1, 0);
+    an_tensor ids = an_lane_tensor(h->l, AN_I32, h->n, c->t);
+    for (int i = 0; i < h->n && ids.data; i++)
+        for (int64_t t = 0; t < c->t; t++)
+            ((int32_t *)ids.data)[i * c->t + t] = (int32_t)((h->id[i] * 7 + t * 3) % VOCABULARY);
+    an_tensor y = an_lane_tensor(h->l, c->to, h->n, c->t, c->c);
+    an_embedding(h->l, &table, c->what ? &pos : NULL, ids, y);
+    h_output(h, y);
+}
+
+static void run_timestep(h_run *h, const void *cfg)
+{
+    const elem_case *c = cfg;
+    float t[16];
+    for (int i = 0; i < h->n; i++) t[i] = (float)(h->id[i] * 131) + 0.5f;
+    an_tensor y = an_lane_tensor(h->l, c->dtype, h->n, c->c);
+    an_timestep_embedding(h->l, t, c->what, c->what ? 0 : 1, 1, y);
+    h_output(h, y);
+}
+
+TEST(embeddings)
+{
+    for (int d = 0; d < 2; d++)
+        for (int to = 0; to < 2; to++)
+            for (int what = 0; what < 2; what++) {
+                elem_case c = {
+                    .dtype = dtypes[d], .to = dtypes[to], .t = 77, .c = 37 + what, .what = what};
+                h_all("embedding", run_embedding, &c, 1e-7);
+                h_all("timestep_embedding", run_timestep, &c, 1e-7);
+            }
+}
+
+/* diffusers 0.35's get_timestep_embedding([999.], 8, flip_sin_to_cos, 0): cos then sin. */
+TEST(timestep_embedding_values)
+{
+    an_device *d = h_device("ref", "auto", 1);
+    an_lane *l;
+    REQUIRE(an_lane_open(d, 4096, &l, NULL) == AN_OK);
+    an_tensor y = an_lane_tensor(l, AN_F32, 1, 8);
+    float t = 999;
+    an_timestep_embedding(l, &t, true, 0, 1, y);
+    const float *v = y.data;
+    for (int i = 0; i < 4; i++) {
+        double angle = 999 * pow(10000, -i / 4.0);
+        CHECK_NEAR(v[i], cos(angle), 1e-4);
+        CHECK_NEAR(v[4 + i], sin(angle), 1e-4);
+    }
+    an_timestep_embedding(l, &t, false, 0, 1, y);
+    CHECK_NEAR(v[3], sin(0.999), 1e-6);
+    CHECK_NEAR(v[7], cos(0.999), 1e-6);
+    an_lane_close(l);
+    an_device_close(d);
+}
+
+TEST(embedding_refuses_ids_out_of_range)
+{
+    static const char *const names[] = {"ref", "cpu"};
+    for (int i = 0; i < 2; i++) {
+        an_device *d = h_device(names[i], "auto", 2);
+        an_lane *l;
+        an_error err = {0};
+        REQUIRE(an_lane_open(d, 65536, &l, NULL) == AN_OK);
+        an_tensor table = an_lane_tensor(l, AN_F32, 5, 4), ids = an_lane_tensor(l, AN_I32, 1, 3);
+        an_tensor y = an_lane_tensor(l, AN_F32, 1, 3, 4);
+        memset(table.data, 0, 80);
+        for (int bad = 0; bad < 2; bad++) {
+            memcpy(ids.data, (int32_t[]){0, 4, bad ? -1 : 5}, 12);
+            an_lane_label(l, "text/embed");
+            an_embedding(l, &table, NULL, ids, y);
+            CHECK(an_lane_status(l, &err) == AN_INVALID);
+            CHECK_MSG(strstr(err.message, "text/embed: embedding: token id"), "%s", err.message);
+        }
+        an_lane_close(l);
+        an_device_close(d);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    return test_main(argc, argv);
+}
