@@ -1,0 +1,55 @@
+/* image_ask.h: what a client asked for in the words of POST /v1/images/generations; POST /v1/jobs
+ * takes the same fields. And how its pictures are answered. */
+#ifndef ANNEAL_IMAGE_ASK_H
+#define ANNEAL_IMAGE_ASK_H
+
+#include "fields.h"
+#include "image.h"
+
+/* How results are written; travels with the job as its tag. */
+typedef struct image_output {
+    an_image_format format;
+    int compression;
+    bool url; /* response_format "url" */
+} image_output;
+
+typedef struct image_ask {
+    json_t *root; /* owns the strings below */
+    an_image_request request;
+    image_output output;
+    bool stream;
+    json_t *warnings;
+    char tag[64];
+} image_ask;
+
+/* Reads r's body. False after replying with the error. Clear with image_ask_clear either way. */
+bool image_ask_read(an_req *r, image_ask *ask, const char *extra_field);
+void image_ask_clear(image_ask *ask);
+/* Submits; NULL after replying with the error. A cut prompt adds a warning. */
+an_job *image_ask_submit(an_req *r, image_ask *ask);
+
+void image_output_tag(const image_output *o, char *buf, size_t size);
+image_output image_output_of(an_job *job); /* from the job's tag */
+
+/* One finished picture as {"b64_json"|"url", "seed", ...}; NULL with err filled. */
+json_t *image_item(an_req *r, an_job *job, int index, const image_output *o, an_error *err);
+/* Picture bytes with infotext, into out. */
+an_status image_file(an_job *job, int index, const image_output *o, an_buf *out, an_error *err);
+/* {"created","data":[...],"output_format","size",...} of a finished job; NULL with err filled. */
+json_t *image_answer(an_req *r, an_job *job, const image_output *o, json_t *warnings,
+                     an_error *err);
+/* A preview event as base64 of a full-size picture. */
+json_t *preview_base64(const an_event *ev, int width, int height, an_image_format format);
+/* Base64 of a buffer as a JSON string. */
+json_t *base64_string(const an_buf *bytes);
+
+/* infotext.c: A1111's "parameters" text of picture `index`, malloc'ed. */
+char *infotext_of(an_job *job, int index);
+/* Its fields again: {"Prompt","Negative prompt","Steps",...}, new reference. */
+json_t *infotext_parse(const char *text);
+
+/* links.c: pictures behind links of this server that live --url-ttl seconds. */
+an_status link_add(an_req *r, an_buf *bytes, an_image_format format, char *url, size_t size,
+                   an_error *err);
+
+#endif
