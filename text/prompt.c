@@ -181,6 +181,7 @@ an_status an_prompt_weighted(const an_tokenizer *t, const char *text, size_t len
     if (len > MAX_TEXT)
         return an_fail(err, AN_TOO_LARGE, "the prompt has %zu bytes, at most %zu are read", len,
                        MAX_TEXT);
+    if (len == 0) text = ""; /* NULL is allowed then */
     if (!an_utf8_valid(text, len)) return an_fail(err, AN_INVALID, "the prompt is not valid UTF-8");
     prompt_pieces pieces;
     s = an_prompt_parse(text, len, &pieces, err);

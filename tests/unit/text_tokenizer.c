@@ -203,6 +203,10 @@ TEST(vocab_json_and_merges_with_sd2_padding)
             t, "A<|STARTOFTEXT|>b <|startoftext|> <|ENDOFTEXT|>!! <|endoftext|>",
             (int32_t[]){320, 49406, 321, 49406, 27, 347, 40786, 4160, 91, 285, 0, 0, 49407, -1}));
         check_golden(builtin, AN_GOLDEN "/tokenizers/clip-cases.json");
+        CHECK(encodes_to(
+            builtin, "<||>\xe2\x83\xbf <|EndOfText|>! !<|EndOfText|>! \xce\x91\xce\xa3 <|",
+            (int32_t[]){27,  91,    91,   29, 2805, 379, 27,  347, 40786, 4160, 91, 285, 256, 0, 27,
+                        347, 40786, 4160, 91, 29,   256, 138, 109, 139,   481,  27, 347, -1}));
         CHECK(an_tokenizer_set_pad(builtin, "!", &e) == AN_OK && an_tokenizer_pad(builtin) == 0);
         CHECK(encodes_to(builtin, "hello world!", (int32_t[]){3306, 1002, 0, -1}));
         CHECK(an_tokenizer_set_pad(builtin, "[PAD]", &e) == AN_INVALID);
