@@ -93,6 +93,10 @@ bool an_ends_with(const char *s, const char *suffix);
 bool an_utf8_valid(const char *s, size_t len);
 /* Whole file, NUL-terminated; AN_TOO_LARGE past max bytes. *out is the caller's (free()). */
 an_status an_read_file(const char *path, size_t max, char **out, size_t *len, an_error *err);
+/* Where shipped data lies: REL ("demo", "clip/merges.txt") below $ANNEAL_DATA, the executable's
+ * ../weights (a checkout) or ../share/anneal (an installation), or the source tree it was built
+ * from. False if it is nowhere. */
+bool an_data_path(const char *rel, char *buf, size_t size);
 bool an_is_dir(const char *path);
 bool an_is_file(const char *path);
 

@@ -1,0 +1,103 @@
+/* serve.c: `anneal serve`: start, listen, wait for a signal, drain. */
+#include "cli.h"
+#include "http.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+void links_clear(void);
+
+/* Every connection is a file descriptor; the soft limit is often 1024. */
+static void raise_file_limit(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+        r.rlim_cur = r.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &r);
+    }
+}
+
+static void print_help(void)
+{
+    an_buf b;
+    an_buf_init(&b, 1 << 20);
+    an_buf_str(&b,
+               "usage: anneal serve [options]\n\n"
+               "Serves pictures over HTTP: OpenAI's /v1/images/generations, jobs with progress,\n"
+               "and A1111's /sdapi/v1.\n");
+    an_options_help(&b);
+    an_buf_str(&b, "\nNormally:  anneal serve --host 0.0.0.0 --models /srv/models\n");
+    fputs(b.data ? b.data : "", stdout);
+    an_buf_free(&b);
+}
+
+/* A second signal ends the process at once. */
+static void *second_signal(void *set)
+{
+    int sig;
+    sigwait(set, &sig);
+    an_log(AN_LOG_WARN, "second signal: leaving at once");
+    _exit(1);
+}
+
+static int serve_until_signal(const an_options *o, sigset_t *signals)
+{
+    an_engine *engine = NULL;
+    an_server *server = NULL;
+    an_error err = {0};
+    int sig = 0;
+    pthread_t watcher;
+    if (an_engine_new(&o->engine, &engine, &err) != AN_OK) return cli_fail(&err);
+    if (an_server_start(o, engine, &server, &err) != AN_OK) {
+        an_engine_stop(engine, 0);
+        an_engine_free(engine);
+        return cli_fail(&err);
+    }
+    an_log(AN_LOG_INFO, "listening on http://%s:%d", o->host, an_server_port(server));
+    sigwait(signals, &sig);
+    an_log(AN_LOG_INFO, "%s: finishing running jobs, at most %g s", strsignal(sig), o->grace_s);
+    pthread_create(&watcher, NULL, second_signal, signals);
+    pthread_detach(watcher);
+    an_engine_stop(engine, o->grace_s); /* new jobs get 503 meanwhile: the socket stays open */
+    an_server_quiesce(server);
+    an_server_stop(server);
+    links_clear();
+    an_engine_free(engine);
+    an_log(AN_LOG_INFO, "done");
+    return 0;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+    an_options o;
+    an_error err = {0};
+    bool help;
+    sigset_t signals;
+    if (an_options_parse(&o, argc, argv, &help, &err) != AN_OK) {
+        an_options_free(&o);
+        fprintf(stderr, "anneal: %s\n", err.message);
+        return 2;
+    }
+    if (help) {
+        print_help();
+        an_options_free(&o);
+        return 0;
+    }
+    an_log_level level = AN_LOG_INFO;
+    an_log_parse_level(o.log_level, &level);
+    an_log_set_level(level);
+    cli_default_models(&o);
+    raise_file_limit();
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&signals); /* blocked before any thread starts, so that only sigwait sees them */
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    int rc = serve_until_signal(&o, &signals);
+    an_options_free(&o);
+    return rc;
+}
