@@ -1,7 +1,7 @@
 /* vmath.h: vectors of floats of any width, and the mathematics of activations on them. The
  * including file may define AN_VW, the width in bytes (16, 32 or 64); else the widest that its
- * compiler flags allow is taken. Plain GCC/clang vector extensions, with an intrinsic where these
- * are clumsy.
+ * compiler flags allow is taken (wider ones work too, from narrower instructions). Plain GCC/clang
+ * vector extensions, with an intrinsic where these are clumsy.
  *
  * Every function here is element-wise: an element's result depends on its value alone, not on its
  * lane, so tails can be done in a padded vector. NaN goes through. */
@@ -65,7 +65,7 @@ V_INLINE void v_store_n(float *p, an_vf v, int64_t n)
 /* bf16 is the upper half of an f32; storing rounds to nearest even and keeps NaN. */
 V_INLINE an_vf v_from_bf16(an_vh h)
 {
-#if AN_VW == 64
+#if AN_VW == 64 && defined(__AVX512F__)
     __m512i u = _mm512_cvtepu16_epi32((__m256i)h);
     return (an_vf)_mm512_slli_epi32(u, 16);
 #elif AN_VW == 32 && defined(__AVX2__)
@@ -81,7 +81,7 @@ V_INLINE an_vh v_to_bf16(an_vf v)
     an_vu nan = (an_vu)(v != v);
     an_vu r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
     r = (nan & ((u >> 16) | 0x40u)) | (~nan & r);
-#if AN_VW == 64
+#if AN_VW == 64 && defined(__AVX512F__)
     return (an_vh)_mm512_cvtepi32_epi16((__m512i)r);
 #elif AN_VW == 32 && defined(__AVX2__)
     __m256i p = _mm256_packus_epi32((__m256i)r, (__m256i)r);
@@ -119,7 +119,7 @@ V_INLINE void v_store_bf16_n(uint16_t *p, an_vf v, int64_t n)
 /* a * b + c: fused where the instruction set fuses, so not the same bits on every set. */
 V_INLINE an_vf v_fma(an_vf a, an_vf b, an_vf c)
 {
-#if AN_VW == 64
+#if AN_VW == 64 && defined(__AVX512F__)
     return (an_vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif AN_VW == 32 && defined(__FMA__)
     return (an_vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
@@ -130,7 +130,7 @@ V_INLINE an_vf v_fma(an_vf a, an_vf b, an_vf c)
 /* a > b ? a : b and a < b ? a : b, so b where either is NaN: put what may be NaN second. */
 V_INLINE an_vf v_max(an_vf a, an_vf b)
 {
-#if AN_VW == 64
+#if AN_VW == 64 && defined(__AVX512F__)
     return (an_vf)_mm512_max_ps((__m512)a, (__m512)b);
 #elif AN_VW == 32 && defined(__AVX__)
     return (an_vf)_mm256_max_ps((__m256)a, (__m256)b);
@@ -143,7 +143,7 @@ V_INLINE an_vf v_max(an_vf a, an_vf b)
 }
 V_INLINE an_vf v_min(an_vf a, an_vf b)
 {
-#if AN_VW == 64
+#if AN_VW == 64 && defined(__AVX512F__)
     return (an_vf)_mm512_min_ps((__m512)a, (__m512)b);
 #elif AN_VW == 32 && defined(__AVX__)
     return (an_vf)_mm256_min_ps((__m256)a, (__m256)b);

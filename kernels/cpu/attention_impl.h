@@ -1,0 +1,273 @@
+/* attention_impl.h: one task of attention in f32 for vectors of any width (see attention.h for what
+ * a task is). Included once by each attention_ISA.c, which defines before:
+ *
+ *     KERNEL, KERNEL_NAME  the an_attention_kernel defined here
+ *     AN_VW                bytes of a vector, see vmath.h
+ *     MR                   rows of a tile: 4 where there are 16 vector registers, 8 where 32
+ *
+ * Queries lie across the lanes of a vector, up to three vectors of them (a block). So both products
+ * are the same small GEMM, scores [keys, queries] and outputs [head_dim, queries]: a tile of MR
+ * rows by a block, with broadcasts of k or v against vectors of q or of probabilities; head_dim may
+ * be anything, the softmax needs no sum across lanes, and what is padded is whole lanes. */
+#include "attention_math.h"
+
+#define LANES AN_VL
+#define NV    3 /* vectors of queries in a block */
+#define BLOCK (NV * LANES)
+#define CHUNK AN_ATTENTION_CHUNK
+
+typedef an_vf vf __attribute__((may_alias));
+
+/* ---------------------------------------------------------------- packing */
+
+/* out[e * ld + t] = scale * token t's element e: tokens become columns, those past n zeros. */
+V_INLINE void pack_columns(float *out, int64_t ld, const char *x, int64_t stride, int64_t n, int d,
+                           float scale, bool bf16)
+{
+    const int64_t size = bf16 ? 2 : 4;
+    for (int64_t t = 0; t < ld; t += 4) {
+        for (int64_t e = 0; e < d; e += 4) {
+            f4 m[4];
+            for (int64_t i = 0; i < 4; i++) {
+                const int64_t have = t + i < n ? min64(4, d - e) : 0;
+                m[i] = load4(have ? x + ((t + i) * stride + e) * size : x, bf16, have) * scale;
+            }
+            transpose4(m);
+            for (int64_t i = 0; i < min64(4, d - e); i++) *(f4 *)(out + (e + i) * ld + t) = m[i];
+        }
+    }
+}
+
+/* k: [keys / MR][d][MR], v: [d / MR][CHUNK][MR], both in the order in which the tiles read them.
+ * Rows of a last k panel past n and elements of a last v panel past d are zeros. */
+V_INLINE void pack_chunk(const an_attention_task *t, int64_t c0, int64_t n, float *k, float *v,
+                         bool bf16)
+{
+    const int64_t size = bf16 ? 2 : 4, d = t->head_dim;
+    for (int64_t i = 0; i < n; i += MR)
+        pack_columns(k + i * d, MR, t->k + (c0 + i) * t->k_stride * size, t->k_stride, n - i,
+                     t->head_dim, 1.0f, bf16);
+    for (int64_t i = 0; i < n; i++) {
+        const char *x = t->v + (c0 + i) * t->v_stride * size;
+        for (int64_t e = 0; e < d; e += MR)
+            for (int64_t f = 0; f < MR; f += 4) {
+                const int64_t have = e + f < d ? min64(4, d - e - f) : 0;
+                *(f4 *)(v + e * CHUNK + i * MR + f) =
+                    load4(have ? x + (e + f) * size : x, bf16, have);
+            }
+    }
+}
+
+/* ---------------------------------------------------------------- the tile */
+
+#if MR == 4
+#define ROWS(X) X(0) X(1) X(2) X(3)
+#else
+#define ROWS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#endif
+
+V_INLINE void put(vf *c, vf sum, const vf *keep)
+{
+    if (keep) sum = v_fma(*c, *keep, sum);
+    *c = sum;
+}
+
+/* c[i][q] = keep[q] * c[i][q] + sum over k < n of a[k][i] * b[k][q], k in order from zero; i < MR,
+ * q < nv vectors. keep NULL: c is not read. Written out row by row: arrays of accumulators end up
+ * in memory at -O2. */
+V_INLINE void tile(const int nv, int64_t n, const float *a, const float *b, const vf *keep,
+                   float *c)
+{
+#define BEGIN(i) vf c##i##0 = v_set(0.0f), c##i##1 = c##i##0, c##i##2 = c##i##0;
+    ROWS(BEGIN)
+    for (int64_t k = 0; k < n; k++, a += MR, b += nv * LANES) {
+        const vf b0 = *(const vf *)b;
+        const vf b1 = nv > 1 ? *(const vf *)(b + LANES) : b0;
+        const vf b2 = nv > 2 ? *(const vf *)(b + 2 * LANES) : b0;
+#define STEP(i)                                                                                    \
+    const vf a##i = v_set(a[i]);                                                                   \
+    c##i##0 = v_fma(a##i, b0, c##i##0);                                                            \
+    if (nv > 1) c##i##1 = v_fma(a##i, b1, c##i##1);                                                \
+    if (nv > 2) c##i##2 = v_fma(a##i, b2, c##i##2);
+        ROWS(STEP)
+    }
+    vf *o = (vf *)c;
+#define END(i)                                                                                     \
+    put(o + i * nv, c##i##0, keep);                                                                \
+    if (nv > 1) put(o + i * nv + 1, c##i##1, keep ? keep + 1 : NULL);                              \
+    if (nv > 2) put(o + i * nv + 2, c##i##2, keep ? keep + 2 : NULL);
+    ROWS(END)
+#undef BEGIN
+#undef STEP
+#undef END
+}
+
+/* ---------------------------------------------------------------- softmax */
+
+/* Scores of keys c0.. of a chunk after the query's own place become -inf. */
+static void mask_future(float *s, int64_t lanes, int64_t n, int64_t c0, int64_t first)
+{
+    for (int64_t k = 0; k < n; k++)
+        for (int64_t i = 0; i < min64(lanes, c0 + k - first); i++) s[k * lanes + i] = -INFINITY;
+}
+
+/* One vector of queries: n scores, `step` floats apart, become 2^(score - new maximum); the running
+ * maximum and sum move on, and keep is what the output so far has to be multiplied with. */
+V_INLINE void softmax(float *s, int64_t step, int64_t n, bool begin, float *max, float *sum,
+                      float *keep)
+{
+    vf old = v_set(-INFINITY), total = v_set(0.0f);
+    if (!begin) old = *(vf *)max;
+    vf m = old;
+    for (int64_t k = 0; k < n; k++) m = v_max(*(vf *)(s + k * step), m);
+    for (int64_t k = 0; k < n; k++) {
+        vf *x = (vf *)(s + k * step);
+        *x = exp2_of(*x - m, false);
+        total += *x;
+    }
+    const vf f = exp2_of(old - m, false);
+    *(vf *)max = m;
+    *(vf *)keep = f;
+    if (!begin) total = v_fma(*(vf *)sum, f, total);
+    *(vf *)sum = total;
+}
+
+/* ---------------------------------------------------------------- a task */
+
+/* What a block of queries carries from chunk to chunk, and the chunk. All 64-byte aligned. */
+typedef struct work {
+    float *q;     /* [block][d][lanes], times scale * log2(e) */
+    float *o;     /* [block][d up to MR][lanes] */
+    float *state; /* [block][maximum, sum][BLOCK] */
+    float *k, *v; /* pack_chunk's */
+    float *s;     /* [CHUNK][lanes]: scores, then probabilities */
+} work;
+
+V_INLINE int64_t padded(int64_t d)
+{
+    return (d + MR - 1) / MR * MR;
+}
+
+/* Score products are cut so that the part of q in use stays in the first-level cache. */
+V_INLINE int64_t depth_of(int64_t d)
+{
+    const int64_t parts = (d + 191) / 192;
+    return (d + parts - 1) / parts;
+}
+
+V_INLINE void block_chunk(const int nv, const an_attention_task *t, const work *w, int64_t b,
+                          int64_t c0, int64_t n)
+{
+    const int64_t lanes = nv * LANES, d = t->head_dim, dp = padded(d);
+    const float *q = w->q + b * BLOCK * d;
+    float *o = w->o + b * BLOCK * dp, *state = w->state + b * 2 * BLOCK;
+    vf keep[NV], one[NV];
+    for (int i = 0; i < NV; i++) one[i] = v_set(1.0f);
+
+    for (int64_t e = 0; e < d; e += depth_of(d))
+        for (int64_t k = 0; k < n; k += MR)
+            tile(nv, min64(depth_of(d), d - e), w->k + k * d + e * MR, q + e * lanes,
+                 e ? one : NULL, w->s + k * lanes);
+    const int64_t first = t->first + b * BLOCK;
+    if (t->causal && c0 + n - 1 > first) mask_future(w->s, lanes, n, c0, first);
+    for (int i = 0; i < nv; i++)
+        softmax(w->s + i * LANES, lanes, n, c0 == 0, state + i * LANES, state + BLOCK + i * LANES,
+                (float *)&keep[i]);
+    for (int64_t e = 0; e < dp; e += MR)
+        tile(nv, n, w->v + e * CHUNK, w->s, c0 ? keep : NULL, o + e * lanes);
+}
+
+/* Divides by the sums and turns the columns back into tokens. */
+V_INLINE void write_block(const an_attention_task *t, const work *w, int64_t b, int64_t lanes,
+                          int64_t n)
+{
+    const int64_t size = t->bf16 ? 2 : 4, d = t->head_dim;
+    const float *o = w->o + b * BLOCK * padded(d), *sum = w->state + b * 2 * BLOCK + BLOCK;
+    char *y = t->y + b * BLOCK * t->y_stride * size;
+    for (int64_t i = 0; i < n; i += 4) {
+        const f4 inv = 1.0f / *(const f4 *)(sum + i);
+        for (int64_t e = 0; e < d; e += 4) {
+            f4 m[4] = {inv, inv, inv, inv};
+            for (int64_t j = 0; j < min64(4, d - e); j++)
+                m[j] = *(const f4 *)(o + (e + j) * lanes + i) * inv;
+            transpose4(m);
+            for (int64_t j = 0; j < min64(4, n - i); j++)
+                store4(y + ((i + j) * t->y_stride + e) * size, m[j], t->bf16, min64(4, d - e));
+        }
+    }
+}
+
+static void write_zeros(const an_attention_task *t)
+{
+    const int64_t size = t->bf16 ? 2 : 4;
+    for (int64_t i = 0; i < t->queries; i++)
+        memset(t->y + i * t->y_stride * size, 0, (size_t)(t->head_dim * size));
+}
+
+static size_t lay_out(int head_dim, int64_t queries, char *base, work *w)
+{
+    const int64_t blocks = (queries + BLOCK - 1) / BLOCK, d = head_dim, dp = padded(d);
+    const int64_t floats[6] = {blocks * BLOCK * d, blocks * BLOCK * dp, blocks * 2 * BLOCK,
+                               CHUNK * d,          CHUNK * dp,          CHUNK * BLOCK};
+    float *at[6];
+    size_t used = 0;
+    for (int i = 0; i < 6; i++) {
+        at[i] = base ? (float *)(void *)(base + used) : NULL;
+        used += ((size_t)floats[i] * sizeof(float) + 63) & ~(size_t)63;
+    }
+    *w = (work){at[0], at[1], at[2], at[3], at[4], at[5]};
+    return used;
+}
+
+static size_t scratch_size(int head_dim, int64_t queries)
+{
+    work w;
+    return lay_out(head_dim, queries, NULL, &w);
+}
+
+static void run(const an_attention_task *t, void *scratch)
+{
+    if (t->keys <= 0) {
+        write_zeros(t);
+        return;
+    }
+    work w;
+    lay_out(t->head_dim, t->queries, scratch, &w);
+    const int64_t blocks = (t->queries + BLOCK - 1) / BLOCK, size = t->bf16 ? 2 : 4;
+    /* The last block has only the vectors that hold a query. */
+    const int tail = (int)((t->queries - (blocks - 1) * BLOCK + LANES - 1) / LANES);
+    const float scale = t->scale * 1.44269504088896341f;
+    for (int64_t b = 0; b < blocks; b++) {
+        const char *q = t->q + b * BLOCK * t->q_stride * size;
+        const int64_t lanes = b < blocks - 1 ? BLOCK : tail * LANES, n = t->queries - b * BLOCK;
+        float *out = w.q + b * BLOCK * t->head_dim;
+        if (t->bf16)
+            pack_columns(out, lanes, q, t->q_stride, n, t->head_dim, scale, true);
+        else
+            pack_columns(out, lanes, q, t->q_stride, n, t->head_dim, scale, false);
+    }
+    for (int64_t c0 = 0; c0 < t->keys; c0 += CHUNK) {
+        const int64_t n = min64(CHUNK, t->keys - c0);
+        if (t->causal && c0 > t->first + t->queries - 1) break;
+        if (t->bf16)
+            pack_chunk(t, c0, n, w.k, w.v, true);
+        else
+            pack_chunk(t, c0, n, w.k, w.v, false);
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t last = t->first + min64((b + 1) * BLOCK, t->queries) - 1;
+            if (t->causal && c0 > last) continue;
+            if (b < blocks - 1 || tail == 3)
+                block_chunk(3, t, &w, b, c0, n);
+            else if (tail == 2)
+                block_chunk(2, t, &w, b, c0, n);
+            else
+                block_chunk(1, t, &w, b, c0, n);
+        }
+    }
+    for (int64_t b = 0; b < blocks; b++)
+        write_block(t, &w, b, b < blocks - 1 ? BLOCK : tail * LANES,
+                    min64(BLOCK, t->queries - b * BLOCK));
+}
+
+const an_attention_kernel KERNEL = {
+    .name = KERNEL_NAME, .block = BLOCK, .scratch = scratch_size, .run = run};

@@ -1,0 +1,87 @@
+/* attention_math.h: what attention's kernels share: 2^x, and loads, stores and transposition of
+ * four elements of four tokens. */
+#ifndef ANNEAL_CPU_ATTENTION_MATH_H
+#define ANNEAL_CPU_ATTENTION_MATH_H
+
+#include "attention.h"
+#include "vmath.h"
+
+#include <math.h>
+
+/* 2^x for x <= 0: exactly 1 at 0, exactly 0 from -127 down, NaN for NaN. The polynomials are the
+ * minimax ones for 2^f, f in [-1/2, 1/2], among those with 2^0 = 1: of degree 5, with which the
+ * relative error stays under 1.6e-7 above -126, or of degree 3 and 1.1e-4 (coarse), a twentieth
+ * of half a unit of bf16. */
+V_INLINE an_vf exp2_of(an_vf x, const bool coarse)
+{
+    const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves the integer in the low bits */
+    x = v_max(v_set(-127.0f), x);
+    const an_vf r = x + round, f = x - (r - round);
+    an_vf p;
+    if (coarse) {
+        p = v_fma(v_set(0.0550089329f), f, v_set(0.242210954f));
+        p = v_fma(p, f, v_set(0.693282902f));
+    } else {
+        p = v_fma(v_set(0.00132647273f), f, v_set(0.00967151299f));
+        p = v_fma(p, f, v_set(0.0555073358f));
+        p = v_fma(p, f, v_set(0.240222424f));
+        p = v_fma(p, f, v_set(0.693147004f));
+    }
+    p = v_fma(p, f, v_set(1.0f));
+    return (an_vf)((an_vu)p + ((an_vu)r << 23));
+}
+
+/* ---------------------------------------------------------------- four by four */
+
+typedef float f4 __attribute__((vector_size(16), may_alias, aligned(4)));
+typedef uint32_t u4 __attribute__((vector_size(16), may_alias, aligned(4)));
+typedef uint16_t h4 __attribute__((vector_size(8), may_alias, aligned(2)));
+
+/* n of 4 elements at p, the others zero. */
+V_INLINE f4 load4(const char *p, bool bf16, int64_t n)
+{
+    char whole[16] = {0};
+    if (n < 4) p = memcpy(whole, p, (size_t)n * (bf16 ? 2 : 4));
+    if (!bf16) return *(const f4 *)(const void *)p;
+    return (f4)(__builtin_convertvector(*(const h4 *)(const void *)p, u4) << 16);
+}
+
+/* Rounds to nearest even as an_f32_to_bf16 does; NaN stays NaN. */
+V_INLINE h4 to_bf16(f4 x)
+{
+    const u4 u = (u4)x, number = (u4)(x == x);
+    const u4 rounded = (u + 0x7fff + ((u >> 16) & 1)) & number, nan = (u | 0x400000) & ~number;
+    return __builtin_convertvector((rounded | nan) >> 16, h4);
+}
+
+V_INLINE void store4(char *p, f4 x, bool bf16, int64_t n)
+{
+    const h4 h = to_bf16(x);
+    if (n >= 4 && !bf16)
+        *(f4 *)(void *)p = x;
+    else if (n >= 4)
+        *(h4 *)(void *)p = h;
+    else if (bf16)
+        memcpy(p, &h, (size_t)n * 2);
+    else
+        memcpy(p, &x, (size_t)n * 4);
+}
+
+V_INLINE void transpose4(f4 x[4])
+{
+    const f4 a = __builtin_shufflevector(x[0], x[1], 0, 4, 1, 5);
+    const f4 b = __builtin_shufflevector(x[2], x[3], 0, 4, 1, 5);
+    const f4 c = __builtin_shufflevector(x[0], x[1], 2, 6, 3, 7);
+    const f4 d = __builtin_shufflevector(x[2], x[3], 2, 6, 3, 7);
+    x[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+    x[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+    x[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+    x[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+}
+
+V_INLINE int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+#endif
