@@ -226,11 +226,10 @@ TEST(vae_attention_names)
                        "[2]", 32,
                        36) ",\"" AT
                            "group_norm.weight\":" W("[2]", 36, 40) ",\"quant_conv.weight\":" W(
-                               "[2,2,1,1]", 40, 48) ",\"encoder.mid_block.attentions.0.to_q."
-                                                    "weight\":" W("[2,2,1,1]", 48,
-                                                                  56) ",\"" AT
-                                                                      "keys.weight\":" W(
-                                                                          "[1,1,1]", 56, 58) "}";
+                               "[2,2,1,1]", 40,
+                               48) ",\"encoder.mid_block.attentions.0.to_q."
+                                   "weight\":" W("[2,2,1,1]", 48, 56) ",\"" AT "keys.weight\":" W(
+                                       "[1,1,1]", 56, 58) "}";
     static const struct {
         const char *name;
         int ndim;

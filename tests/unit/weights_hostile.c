@@ -3,6 +3,8 @@
 #include "test.h"
 #include "weights_files.h"
 
+#include <pthread.h>
+
 #define T(dtype, shape, offsets)                                                                   \
     "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
 
@@ -218,6 +220,29 @@ TEST(misaligned)
         CHECK(f[1] == an_bf16_to_f32(0x1615));
         an_weights_close(w);
     }
+}
+
+static void *find_all(void *arg)
+{
+    an_tensor t;
+    for (int i = 0; i < 200; i++)
+        if (!an_weights_find(arg, i % 2 ? "f" : "g", &t)) return arg;
+    return t.data;
+}
+
+/* Threads that load together get the same aligned copy. */
+TEST(threads_share_a_copy)
+{
+    static const char header[] = "{\"a\":" T("U8", "[1]", "[0,1]") ",\"f\":" T(
+        "F32", "[2]", "[1,9]") ",\"g\":" T("F64", "[1]", "[9,17]") "}";
+    an_weights *w;
+    pthread_t id[4];
+    void *seen[4];
+    REQUIRE(an_weights_open(files_tensors("thr.safetensors", header, 17), &w, NULL) == AN_OK);
+    for (int i = 0; i < 4; i++) REQUIRE(pthread_create(&id[i], NULL, find_all, w) == 0);
+    for (int i = 0; i < 4; i++) pthread_join(id[i], &seen[i]);
+    for (int i = 0; i < 4; i++) CHECK(seen[i] == seen[0] && seen[i] != w);
+    an_weights_close(w);
 }
 
 TEST(order_and_sizes)

@@ -253,47 +253,141 @@ TEST(defaults_without_a_sidecar)
     remove(files_path("sd2.json"));
 }
 
-/* SD2.1's OpenCLIP-H in outline (tensors of one byte, since only names and one width are looked
- * at): of its 24 layers 23 are used. */
+/* A file with the outline of a checkpoint: U8 tensors of the given shapes, since only names and
+ * shapes are looked at. */
+typedef struct outline {
+    an_buf head;
+    size_t at;
+} outline;
+
+static void outline_add(outline *o, const char *name, int rows, int cols)
+{
+    size_t n = (size_t)(rows * cols);
+    an_buf_printf(&o->head,
+                  "%s\"%s\":{\"dtype\":\"U8\",\"shape\":[%d,%d],\"data_offsets\":[%zu,%zu]}",
+                  o->head.len ? "," : "{", name, rows, cols, o->at, o->at + n);
+    o->at += n;
+}
+
+/* in: the UNet's input channels; latent: the VAE's. */
+static outline outline_begin(int in, int latent)
+{
+    outline o = {.at = 0};
+    an_buf_init(&o.head, 1u << 20);
+    outline_add(&o, "model.diffusion_model.input_blocks.0.0.weight", 1, in);
+    outline_add(&o, "model.diffusion_model.input_blocks.1.0.in_layers.2.weight", 32, 1);
+    outline_add(&o, "model.diffusion_model.middle_block.1.transformer_blocks.0.norm1.weight", 1, 1);
+    outline_add(&o, "first_stage_model.decoder.conv_in.weight", 1, latent);
+    outline_add(&o, "first_stage_model.decoder.up.0.block.0.conv1.weight", 32, 1);
+    outline_add(&o, "first_stage_model.decoder.up.0.block.1.conv1.weight", 32, 1);
+    return o;
+}
+
+static an_checkpoint *outline_open(outline *o, const char *metadata)
+{
+    an_error err = {0};
+    an_checkpoint *c = NULL;
+    if (metadata) an_buf_printf(&o->head, ",\"__metadata__\":%s", metadata);
+    an_buf_str(&o->head, "}");
+    const char *path = files_tensors("outline.safetensors", o->head.data, o->at);
+    an_status s = an_checkpoint_open(path, &c, &err);
+    CHECK_MSG(s == AN_OK, "%s", err.message);
+    an_buf_free(&o->head);
+    return c;
+}
+
+/* SD2.1's OpenCLIP-H: of its 24 layers 23 are used. */
 TEST(openclip_h_drops_its_last_layer)
 {
-    an_buf h;
-    size_t at = 0;
-    an_buf_init(&h, 1u << 20);
-    static const char *const one[] = {
-        "model.diffusion_model.input_blocks.0.0.weight",
-        "model.diffusion_model.input_blocks.1.0.in_layers.2.weight",
-        "model.diffusion_model.middle_block.1.transformer_blocks.0.norm1.weight",
-        "first_stage_model.decoder.conv_in.weight",
-        "first_stage_model.decoder.up.0.block.0.conv1.weight",
-        "first_stage_model.decoder.up.0.block.1.conv1.weight",
-        "cond_stage_model.model.token_embedding.weight"};
-    an_buf_str(&h, "{");
-    for (size_t i = 0; i < sizeof one / sizeof one[0]; i++, at++)
-        an_buf_printf(&h, "\"%s\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%zu,%zu]},",
-                      one[i], at, at + 1);
-    for (int i = 0; i < 24; i++, at++)
-        an_buf_printf(&h,
-                      "\"cond_stage_model.model.transformer.resblocks.%d.ln_1.weight\":{\"dtype\":"
-                      "\"U8\",\"shape\":[1],\"data_offsets\":[%zu,%zu]},",
-                      i, at, at + 1);
-    an_buf_printf(&h,
-                  "\"cond_stage_model.model.ln_final.weight\":{\"dtype\":\"U8\",\"shape\":[1024],"
-                  "\"data_offsets\":[%zu,%zu]}}",
-                  at, at + 1024);
+    outline o = outline_begin(4, 4);
+    char name[96];
+    outline_add(&o, "cond_stage_model.model.token_embedding.weight", 4, 1024);
+    outline_add(&o, "cond_stage_model.model.ln_final.weight", 1024, 1);
+    for (int i = 0; i < 24; i++) {
+        snprintf(name, sizeof name, "cond_stage_model.model.transformer.resblocks.%d.ln_1.weight",
+                 i);
+        outline_add(&o, name, 1, 1);
+    }
     an_error err = {0};
-    an_checkpoint *c;
     an_weights *w;
     an_tensor t;
-    const char *path = files_tensors("h.safetensors", h.data, at + 1024);
-    an_buf_free(&h);
-    REQUIRE(an_checkpoint_open(path, &c, &err) == AN_OK);
+    an_checkpoint *c = outline_open(&o, NULL);
+    REQUIRE(c);
     const json_t *cfg = an_checkpoint_config(c, "text_encoder");
     CHECK(json_integer_value(json_object_get(cfg, "num_hidden_layers")) == 23);
+    CHECK(json_integer_value(json_object_get(cfg, "num_attention_heads")) == 16);
     REQUIRE(an_checkpoint_weights(c, "text_encoder", &w, &err) == AN_OK);
     CHECK(an_weights_find(w, "encoder.layers.22.layer_norm1.weight", &t));
     CHECK(!an_weights_find(w, "encoder.layers.23.layer_norm1.weight", &t));
     an_checkpoint_close(c);
+}
+
+/* Networks that want more than a text are told by their channels, and named as diffusers does. */
+TEST(classes)
+{
+    static const struct {
+        int in, latent;
+        bool label, openclip_1, clip_0;
+        const char *cls;
+    } cases[] = {
+        {4, 4, false, false, true, "StableDiffusionPipeline"},
+        {8, 8, false, false, true, "StableDiffusionPipeline"},
+        {9, 4, false, false, true, "StableDiffusionInpaintPipeline"},
+        {8, 4, false, false, true, "StableDiffusionInstructPix2PixPipeline"},
+        {5, 4, false, false, true, "StableDiffusionDepth2ImgPipeline"},
+        {7, 4, false, false, true, "StableDiffusionUpscalePipeline"},
+        {6, 4, false, false, true, ""},
+        {4, 4, true, true, true, "StableDiffusionXLPipeline"},
+        {9, 4, true, true, true, "StableDiffusionXLInpaintPipeline"},
+        {4, 4, true, true, false, "StableDiffusionXLImg2ImgPipeline"},
+        {4, 4, true, false, true, "StableUnCLIPPipeline"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        outline o = outline_begin(cases[i].in, cases[i].latent);
+        if (cases[i].label) outline_add(&o, "model.diffusion_model.label_emb.0.0.weight", 1, 9);
+        if (cases[i].openclip_1)
+            outline_add(&o, "conditioner.embedders.1.model.token_embedding.weight", 3, 64);
+        if (cases[i].clip_0)
+            outline_add(
+                &o,
+                cases[i].openclip_1
+                    ? "conditioner.embedders.0.transformer.embeddings.token_embedding.weight"
+                    : "cond_stage_model.transformer.embeddings.token_embedding.weight",
+                3, 64);
+        an_checkpoint *c = outline_open(&o, NULL);
+        if (c) CHECK_STR(an_checkpoint_class(c), cases[i].cls);
+        an_checkpoint_close(c);
+    }
+}
+
+/* The marks that tools leave for what shapes cannot tell. */
+TEST(prediction_marks)
+{
+    static const struct {
+        const char *tensor, *metadata, *want;
+        bool sd2, zero_snr;
+    } cases[] = {
+        {NULL, NULL, "epsilon", false, false},
+        {NULL, NULL, "v_prediction", true, false},
+        {"v_pred", NULL, "v_prediction", false, false},
+        {"ztsnr", NULL, "epsilon", false, true},
+        {NULL, "{\"modelspec.prediction_type\":\"v\"}", "v_prediction", false, false},
+        {NULL, "{\"modelspec.prediction_type\":\"epsilon\"}", "epsilon", true, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        outline o = outline_begin(4, 4);
+        outline_add(&o,
+                    cases[i].sd2 ? "cond_stage_model.model.token_embedding.weight"
+                                 : "cond_stage_model.transformer.embeddings.token_embedding.weight",
+                    3, 64);
+        if (cases[i].tensor) outline_add(&o, cases[i].tensor, 0, 0);
+        an_checkpoint *c = outline_open(&o, cases[i].metadata);
+        REQUIRE(c);
+        check_text(c, "scheduler", "prediction_type", cases[i].want);
+        const json_t *s = an_checkpoint_config(c, "scheduler");
+        CHECK(json_is_true(json_object_get(s, "rescale_betas_zero_snr")) == cases[i].zero_snr);
+        an_checkpoint_close(c);
+    }
 }
 
 /* A valid file that is no Stable Diffusion model, and ones that nearly are. */
