@@ -245,7 +245,7 @@ TEST(embeddings)
             }
 }
 
-/* diffusers 0.35's get_timestep_embedding([999.], 8, flip_sin_to_cos, 0): cos then sin. */
+/* Frequencies 10000^(-i/4), half cosines and half sines, in either order. */
 TEST(timestep_embedding_values)
 {
     an_device *d = h_device("ref", "auto", 1);
