@@ -1,0 +1,171 @@
+"""What the HTTP suites share: a server of their own, requests, PNG pixels, golden tensors.
+Only Python's standard library, so that a bare Debian runs it."""
+import atexit, base64, http.client, json, os, signal, socket, struct, subprocess, sys, tempfile, time, zlib
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
+ANNEAL = os.environ.get('ANNEAL_BINARY', os.path.join(ROOT, 'build', 'anneal'))
+GOLDEN = os.path.join(ROOT, 'tests', 'golden')
+
+
+class Server:
+    """`anneal serve` on a free port; stop() sends SIGTERM and returns the exit code."""
+
+    def __init__(self, *args, env=None, wait=True):
+        self.log = tempfile.NamedTemporaryFile('w+', suffix='.log', delete=False)
+        self.process = subprocess.Popen([ANNEAL, 'serve', '--port', '0', *args], stderr=self.log,
+                                        env={**os.environ, **(env or {})})
+        atexit.register(self.kill)
+        self.port = self.wait_for_port()
+        if wait:
+            self.wait_ready()
+
+    def output(self):
+        with open(self.log.name, errors='replace') as f:
+            return f.read()
+
+    def wait_for_port(self):
+        until = time.time() + 60
+        while time.time() < until and self.process.poll() is None:
+            for line in self.output().splitlines():
+                if 'listening on http://' in line:
+                    return int(line.rsplit(':', 1)[1])
+            time.sleep(0.02)
+        raise RuntimeError('the server did not start:\n' + self.output())
+
+    def wait_ready(self):
+        until = time.time() + 120
+        while time.time() < until:
+            if self.get('/health')[0] == 200:
+                return
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError('the server did not become ready:\n' + self.output())
+
+    def connect(self, timeout=120):
+        return http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
+
+    def raw(self, method, path, body=None, headers=None, timeout=120):
+        """(status, headers, bytes)"""
+        c = self.connect(timeout)
+        try:
+            c.request(method, path, body, headers or {})
+            r = c.getresponse()
+            return r.status, dict((k.lower(), v) for k, v in r.getheaders()), r.read()
+        finally:
+            c.close()
+
+    def get(self, path, headers=None):
+        status, _, data = self.raw('GET', path, headers=headers)
+        return status, json.loads(data)
+
+    def post(self, path, body, headers=None, timeout=120):
+        data = body if isinstance(body, (bytes, str)) else json.dumps(body)
+        status, _, out = self.raw('POST', path, data, {'Content-Type': 'application/json', **(headers or {})}, timeout)
+        return status, json.loads(out)
+
+    def delete(self, path, headers=None):
+        status, _, data = self.raw('DELETE', path, headers=headers)
+        return status, json.loads(data)
+
+    def images(self, **fields):
+        """Pictures (PNG bytes) of one request; fails unless it is answered 200."""
+        status, body = self.post('/v1/images/generations', fields)
+        assert status == 200, (status, body)
+        return [base64.b64decode(d['b64_json']) for d in body['data']]
+
+    def events(self, method, path, body=None, headers=None, timeout=120):
+        """Yields (event, data) of a server-sent event stream; comments as ('', text)."""
+        c = self.connect(timeout)
+        c.request(method, path, json.dumps(body) if body is not None else None, headers or {})
+        r = c.getresponse()
+        assert r.status == 200, (r.status, r.read())
+        assert r.getheader('Content-Type').startswith('text/event-stream')
+        name = None
+        try:
+            for line in r:
+                line = line.decode().rstrip('\n')
+                if line.startswith('event: '):
+                    name = line[7:]
+                elif line.startswith('data: '):
+                    yield name, json.loads(line[6:])
+                    name = None
+                elif line.startswith(':'):
+                    yield '', line
+        finally:
+            c.close()
+
+    def rss(self):
+        with open(f'/proc/{self.process.pid}/status') as f:
+            return next(int(l.split()[1]) * 1024 for l in f if l.startswith('VmRSS'))
+
+    def stop(self, timeout=60):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout)
+        finally:
+            self.kill()
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        if os.path.exists(self.log.name):
+            os.unlink(self.log.name)
+
+
+def png_pixels(data):
+    """(width, height, bytes RGB) of an 8-bit RGB PNG."""
+    assert data[:8] == b'\x89PNG\r\n\x1a\n'
+    at, idat, size = 8, b'', None
+    while at < len(data):
+        n, kind = struct.unpack('>I4s', data[at:at + 8])
+        body = data[at + 8:at + 8 + n]
+        assert zlib.crc32(kind + body) == struct.unpack('>I', data[at + 8 + n:at + 12 + n])[0]
+        if kind == b'IHDR':
+            w, h, depth, color = struct.unpack('>IIBB', body[:10])
+            assert depth == 8 and color == 2, (depth, color)
+        elif kind == b'IDAT':
+            idat += body
+        at += 12 + n
+    raw, out, stride = zlib.decompress(idat), bytearray(), 3 * w
+    previous = bytearray(stride)
+    for y in range(h):
+        f, line = raw[y * (stride + 1)], bytearray(raw[y * (stride + 1) + 1:(y + 1) * (stride + 1)])
+        for x in range(stride):
+            a = line[x - 3] if x >= 3 else 0
+            b = previous[x]
+            c = previous[x - 3] if x >= 3 else 0
+            if f == 1:
+                line[x] = (line[x] + a) & 255
+            elif f == 2:
+                line[x] = (line[x] + b) & 255
+            elif f == 3:
+                line[x] = (line[x] + (a + b) // 2) & 255
+            elif f == 4:
+                p = a + b - c
+                pa, pb, pc = abs(p - a), abs(p - b), abs(p - c)
+                line[x] = (line[x] + (a if pa <= pb and pa <= pc else b if pb <= pc else c)) & 255
+        out += line
+        previous = line
+    return w, h, bytes(out)
+
+
+def safetensors(path):
+    """{name: (dtype, shape, bytes)}"""
+    with open(path, 'rb') as f:
+        n = struct.unpack('<Q', f.read(8))[0]
+        header, data = json.loads(f.read(n)), f.read()
+    return {k: (v['dtype'], v['shape'], data[v['data_offsets'][0]:v['data_offsets'][1]])
+            for k, v in header.items() if k != '__metadata__'}
+
+
+def compare(a, b):
+    """(largest, mean) absolute difference of two byte strings of pixels."""
+    assert len(a) == len(b), (len(a), len(b))
+    d = [abs(x - y) for x, y in zip(a, b)]
+    return max(d), sum(d) / len(d)
+
+
+APPLE = dict(prompt='red apple on a blue background', seed=1)
