@@ -61,12 +61,16 @@ const char *an_checkpoint_path(const an_checkpoint *c);
 const char *an_checkpoint_class(const an_checkpoint *c);
 /* The parsed config of a component ("unet", "vae", "text_encoder", "text_encoder_2", "scheduler",
  * "tokenizer" = tokenizer_config.json, "model_index", "anneal" = anneal.json). Borrowed; NULL if
- * the checkpoint has none. Single files get the configs that diffusers would give them. */
+ * the checkpoint has none. Single files get the configs that diffusers would give them, also
+ * "tokenizer" and "tokenizer_2" (pad_token, model_max_length), changed key by key by NAME.json beside
+ * NAME.safetensors or else anneal.json in its folder: {"scheduler": {"prediction_type": "epsilon"}};
+ * that file is also their "anneal". A folder of the Hugging Face layout has one component, "model". */
 const struct json_t *an_checkpoint_config(const an_checkpoint *c, const char *component);
 /* The tensors of a component under their current diffusers names, whatever the file calls them:
  * LDM names are mapped; text encoders lose a leading `text_model.`; OpenCLIP's fused in_proj is
  * split; VAE attention is `to_q to_k to_v to_out.0` as [C,C] even where the file says
  * query/key/value/proj_attn or stores 1x1 convolutions. Borrowed, opened on first use.
+ * One thread at a time may use a checkpoint; the sets it gives may be read by many.
  * (Names after mapping, text encoder: embeddings.token_embedding.weight, encoder.layers.0....,
  * final_layer_norm.weight, text_projection.weight.) */
 an_status an_checkpoint_weights(an_checkpoint *c, const char *component, an_weights **out,
