@@ -1,0 +1,189 @@
+/* admit.c: pictures come and go. Admission takes a picture from the queue, makes sure of its model
+ * and memory and puts it among the running ones; ending a job gives everything back. All on the
+ * device thread; the lock is held only where the server may be reading. */
+#include "state.h"
+
+#include <stddef.h>
+
+static an_job *job_of(an_claim *c)
+{
+    return (an_job *)(void *)((char *)c - offsetof(an_job, claim));
+}
+
+/* ---------------------------------------------------------------- leaving */
+
+/* Takes a picture out of the running ones and gives its memory back. */
+static void stop_task(an_engine *e, an_task *t)
+{
+    pthread_mutex_lock(&e->lock);
+    for (int i = 0; i < e->run_count; i++) {
+        if (e->run[i] != t) continue;
+        e->run_count--;
+        memmove(&e->run[i], &e->run[i + 1], (size_t)(e->run_count - i) * sizeof *e->run);
+        break;
+    }
+    t->job->slot->pins--;
+    t->job->claim.client->pictures--;
+    t->started = false;
+    pthread_mutex_unlock(&e->lock);
+    t->job->slot->last_used = an_now_s();
+    an_task_close(e, t);
+}
+
+void an_job_end(an_engine *e, an_job *j, an_job_state state, const an_error *why)
+{
+    an_job_ref(j); /* the store may drop its own below */
+    for (int i = 0; i < j->n; i++)
+        if (j->task[i].started) stop_task(e, &j->task[i]);
+    pthread_mutex_lock(&e->lock);
+    an_job_touch(e, j);
+    an_job_finish(e, j, state, why);
+    pthread_mutex_unlock(&e->lock);
+    an_job_unref(j);
+}
+
+void an_task_finished(an_engine *e, an_task *t)
+{
+    an_job *j = t->job;
+    pthread_mutex_lock(&e->lock);
+    t->done = true;
+    j->done++;
+    e->images_done++;
+    an_job_event(e, j, (an_event){.type = AN_EVENT_IMAGE, .index = t->index});
+    bool last = j->done == j->n;
+    pthread_mutex_unlock(&e->lock);
+    stop_task(e, t);
+    if (last) an_job_end(e, j, AN_JOB_DONE, NULL);
+}
+
+/* ---------------------------------------------------------------- ending early */
+
+static bool doomed(const an_engine *e, const an_job *j, double now, an_job_state *state,
+                   an_error *why)
+{
+    if (j->cancel || e->cancel_all) {
+        *state = AN_JOB_CANCELED;
+        an_fail(why, AN_CANCELED, j->cancel ? "cancelled" : "cancelled: the server is stopping");
+        return true;
+    }
+    if (j->deadline == 0 || now < j->deadline) return false;
+    *state = AN_JOB_FAILED;
+    an_fail_param(why, AN_BUSY, "deadline_s", "not done within the deadline of %.3g s",
+                  j->deadline - j->created_mono);
+    return true;
+}
+
+/* The first job that was cancelled or is too late; a reference. */
+static an_job *first_doomed(an_engine *e, an_job_state *state, an_error *why)
+{
+    double now = an_now_s();
+    an_job *found = NULL;
+    pthread_mutex_lock(&e->lock);
+    for (int i = 0; i < e->run_count && !found; i++)
+        if (doomed(e, e->run[i]->job, now, state, why)) found = e->run[i]->job;
+    for (an_claim *c = e->queue.first; c && !found; c = c->next)
+        if (doomed(e, job_of(c), now, state, why)) found = job_of(c);
+    if (found) an_job_ref(found);
+    pthread_mutex_unlock(&e->lock);
+    return found;
+}
+
+void an_expire(an_engine *e)
+{
+    an_job_state state;
+    an_error why;
+    for (an_job *j; (j = first_doomed(e, &state, &why));) {
+        an_job_end(e, j, state, &why);
+        an_job_unref(j);
+    }
+    pthread_mutex_lock(&e->lock);
+    an_jobs_forget_old(e);
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* ---------------------------------------------------------------- coming in */
+
+/* The picture to start next, or NULL. Beyond max_running, up to max_batch places are kept for
+ * clients that have nothing running: somebody's hundred pictures must not make them wait. */
+static an_task *next_task(an_engine *e)
+{
+    an_task *t = NULL;
+    pthread_mutex_lock(&e->lock);
+    bool full = e->run_count >= e->o.max_running;
+    bool quite_full = e->run_count >= e->o.max_running + e->o.max_batch;
+    an_claim *c = quite_full ? NULL : an_queue_best(&e->queue, full);
+    if (c) {
+        an_job *j = job_of(c);
+        t = &j->task[j->next_task];
+        j->slot->pins++;
+        if (j->state == AN_JOB_QUEUED) {
+            /* From here on only this thread ends it. */
+            j->state = AN_JOB_RUNNING;
+            e->queued--;
+            e->running++;
+            an_queue_started(&e->queue, c);
+            j->started = an_unix_s();
+            j->started_mono = an_now_s();
+            an_hist_add(&e->queue_s, j->started_mono - j->created_mono);
+            an_job_event(e, j, (an_event){.type = AN_EVENT_STARTED, .steps = j->calls * j->n});
+        }
+    }
+    pthread_mutex_unlock(&e->lock);
+    return t;
+}
+
+static an_status make_ready(an_engine *e, an_task *t, an_error *err)
+{
+    const an_job *j = t->job;
+    an_slot *s = j->slot;
+    an_status st = an_slot_load(e, s, err);
+    if (st) {
+        an_slot_broken(e, s, err);
+        return st;
+    }
+    size_t scratch = 0;
+    if (j->kind == AN_TASK_IMAGE) {
+        st = an_picture_scratch(e, s, j->h, j->w, &scratch, err);
+    } else {
+        an_price p;
+        an_stage stage = j->kind == AN_TASK_ENCODE ? AN_STAGE_ENCODE : AN_STAGE_DECODE;
+        st = an_price_get(e, s, stage, j->h, j->w, 0, &p, err);
+        if (!st) scratch = p.row_bytes;
+    }
+    if (!st) st = an_room_for(e, s, scratch, err);
+    if (!st) st = an_task_open(e, t, err);
+    return st;
+}
+
+/* True if the picture runs; false if it has to wait for memory that running ones hold. */
+static bool start(an_engine *e, an_task *t)
+{
+    an_job *j = t->job;
+    an_error err = {0};
+    an_status st = make_ready(e, t, &err);
+    if (st == AN_NO_MEMORY && e->run_count == 0) {
+        an_encodings_drop(e, NULL);
+        an_blocks_free(e);
+        st = make_ready(e, t, &err);
+    }
+    pthread_mutex_lock(&e->lock);
+    if (!st) {
+        t->started = true;
+        e->run[e->run_count++] = t;
+        j->claim.client->pictures++;
+        if (++j->next_task == j->n) an_queue_remove(&e->queue, &j->claim);
+    } else {
+        j->slot->pins--;
+    }
+    pthread_mutex_unlock(&e->lock);
+    if (!st) return true;
+    if ((st == AN_NO_MEMORY || st == AN_TOO_LARGE) && e->run_count > 0) return false;
+    an_job_end(e, j, AN_JOB_FAILED, &err);
+    return true;
+}
+
+void an_admit(an_engine *e)
+{
+    for (an_task *t; (t = next_task(e));)
+        if (!start(e, t)) break;
+}

@@ -1,0 +1,269 @@
+/* engine.c: birth, death and numbers. The work is in scheduler.c. */
+#include "state.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---------------------------------------------------------------- histograms */
+
+static const double BOUNDS[AN_HIST_BUCKETS - 1] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+                                                   2.5,   5,    10,    30,   60,  120,  300};
+
+void an_hist_init(an_histogram *h)
+{
+    *h = (an_histogram){0};
+    for (int i = 0; i < AN_HIST_BUCKETS - 1; i++) h->le[i] = BOUNDS[i];
+    h->le[AN_HIST_BUCKETS - 1] = (double)__builtin_inf();
+}
+
+void an_hist_add(an_histogram *h, double seconds)
+{
+    for (int i = 0; i < AN_HIST_BUCKETS; i++)
+        if (seconds <= h->le[i]) h->count[i]++;
+    h->total++;
+    h->sum += seconds;
+}
+
+/* ---------------------------------------------------------------- options */
+
+void an_engine_options_default(an_engine_options *o)
+{
+    *o = (an_engine_options){.dtype = "auto",
+                             .max_queue = 256,
+                             .max_batch = 8,
+                             .max_running = 16,
+                             .max_n = 10,
+                             .max_steps = 150,
+                             .max_width = 2048,
+                             .max_height = 2048,
+                             .max_prompt_bytes = 16384,
+                             .max_chunks = 8,
+                             .max_jobs_kept = 1024,
+                             .max_result_bytes = (size_t)512 << 20,
+                             .job_ttl_s = 600,
+                             .text_cache = 256,
+                             .vae_tile = 128};
+}
+
+static an_status check_option(const char *name, double v, double lo, double hi, an_error *err)
+{
+    if (v >= lo && v <= hi) return AN_OK;
+    return an_fail_param(err, AN_INVALID, name, "option %s is %g, it must be %g to %g", name, v, lo,
+                         hi);
+}
+
+static an_status check_options(const an_engine_options *o, an_error *err)
+{
+    const struct {
+        const char *name;
+        double v, lo, hi;
+    } range[] = {
+        {"max_queue", o->max_queue, 1, 1e6},
+        {"max_batch", o->max_batch, 1, AN_BATCH_MAX},
+        {"max_running", o->max_running, 1, AN_RUN_MAX - AN_BATCH_MAX},
+        {"max_n", o->max_n, 1, 1000},
+        {"max_steps", o->max_steps, 1, 100000},
+        {"max_width", o->max_width, 8, 65536},
+        {"max_height", o->max_height, 8, 65536},
+        {"max_prompt_bytes", o->max_prompt_bytes, 1, 1 << 24},
+        {"max_chunks", o->max_chunks, 1, 64},
+        {"max_jobs_kept", o->max_jobs_kept, 0, 1e6},
+        {"job_ttl_s", o->job_ttl_s, 0, 1e9},
+        {"text_cache", o->text_cache, 0, 1e5},
+        {"vae_tile", o->vae_tile, 0, 65536},
+    };
+    for (size_t i = 0; i < sizeof range / sizeof *range; i++) {
+        an_status s = check_option(range[i].name, range[i].v, range[i].lo, range[i].hi, err);
+        if (s) return s;
+    }
+    return AN_OK;
+}
+
+static an_status choose_dtype(an_engine *e, const char *name, an_error *err)
+{
+    if (!name || !*name || strcmp(name, "auto") == 0)
+        e->dtype = an_device_best_dtype(e->device);
+    else if (strcmp(name, "f32") == 0)
+        e->dtype = AN_F32;
+    else if (strcmp(name, "bf16") == 0)
+        e->dtype = AN_BF16;
+    else
+        return an_fail_param(err, AN_INVALID, "dtype", "dtype '%s': there are auto, f32, bf16",
+                             name);
+    return AN_OK;
+}
+
+/* The caller's strings need not outlive the call. */
+static an_status copy_options(an_engine *e, const an_engine_options *o, an_error *err)
+{
+    size_t n = 0;
+    while (o->model_dirs && o->model_dirs[n]) n++;
+    e->o = *o;
+    e->o.device = (an_device_options){.threads = o->device.threads};
+    e->dirs = calloc(n + 1, sizeof *e->dirs);
+    bool ok = e->dirs != NULL;
+    for (size_t i = 0; i < n && ok; i++) ok = (e->dirs[i] = an_strdup(o->model_dirs[i])) != NULL;
+    e->o.model_dirs = (const char *const *)e->dirs;
+    e->o.dtype = NULL; /* what it came to is in e->dtype */
+    if (e->o.memory_bytes == 0) e->o.memory_bytes = an_machine_bytes() / 5 * 4;
+    return ok ? AN_OK : an_fail(err, AN_NO_MEMORY, "no memory for the engine");
+}
+
+/* ---------------------------------------------------------------- birth */
+
+static void init_locks(an_engine *e)
+{
+    pthread_condattr_t a;
+    pthread_condattr_init(&a);
+    pthread_condattr_setclock(&a, CLOCK_MONOTONIC);
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_mutex_init(&e->tok_lock, NULL);
+    pthread_cond_init(&e->work, &a);
+    pthread_cond_init(&e->idle, &a);
+    pthread_condattr_destroy(&a);
+}
+
+static an_status open_all(an_engine *e, const an_engine_options *o, an_error *err)
+{
+    an_status s = copy_options(e, o, err);
+    if (!s) s = an_device_open(&o->device, &e->device, err);
+    if (!s) s = choose_dtype(e, o->dtype, err);
+    if (!s) s = an_lane_open(e->device, 0, &e->lane, err);
+    if (s) return s;
+    an_slots_scan(e);
+    int r = pthread_create(&e->thread, NULL, an_device_thread, e);
+    if (r) return an_fail(err, AN_INTERNAL, "device thread: %s", strerror(r));
+    e->thread_runs = true;
+    return AN_OK;
+}
+
+an_status an_engine_new(const an_engine_options *o, an_engine **out, an_error *err)
+{
+    *out = NULL;
+    an_status s = check_options(o, err);
+    if (s) return s;
+    an_engine *e = calloc(1, sizeof *e);
+    if (!e) return an_fail(err, AN_NO_MEMORY, "no memory for the engine");
+    init_locks(e);
+    e->device_ok = true;
+    e->queue.max = o->max_queue;
+    e->finished_tail = &e->finished;
+    an_hist_init(&e->queue_s);
+    an_hist_init(&e->step_s);
+    an_hist_init(&e->request_s);
+    s = open_all(e, o, err);
+    if (s) {
+        an_engine_free(e);
+        return s;
+    }
+    *out = e;
+    return AN_OK;
+}
+
+bool an_engine_ready(const an_engine *e)
+{
+    an_engine *w = (an_engine *)(uintptr_t)e;
+    pthread_mutex_lock(&w->lock);
+    bool ready = e->ready;
+    pthread_mutex_unlock(&w->lock);
+    return ready;
+}
+
+const an_engine_options *an_engine_limits(const an_engine *e)
+{
+    return &e->o;
+}
+
+/* ---------------------------------------------------------------- death */
+
+void an_engine_wake(an_engine *e)
+{
+    e->woken = true;
+    pthread_cond_signal(&e->work);
+}
+
+void an_engine_drain(an_engine *e)
+{
+    pthread_mutex_lock(&e->lock);
+    e->draining = true;
+    pthread_mutex_unlock(&e->lock);
+}
+
+void an_engine_stop(an_engine *e, double grace_s)
+{
+    pthread_mutex_lock(&e->lock);
+    e->draining = true;
+    bool runs = e->thread_runs;
+    e->thread_runs = false;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    if (!(grace_s > 0)) grace_s = 0;
+    if (grace_s > 1e8) grace_s = 1e8;
+    double whole = (double)(time_t)grace_s;
+    until.tv_sec += (time_t)whole;
+    until.tv_nsec += (long)((grace_s - whole) * 1e9);
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000L;
+    }
+    while (runs && e->queued + e->running > 0)
+        if (pthread_cond_timedwait(&e->idle, &e->lock, &until) == ETIMEDOUT) break;
+    e->cancel_all = true;
+    e->quit = true;
+    an_engine_wake(e);
+    pthread_mutex_unlock(&e->lock);
+    if (runs) pthread_join(e->thread, NULL);
+}
+
+void an_engine_free(an_engine *e)
+{
+    if (!e) return;
+    an_engine_stop(e, 0);
+    while (e->jobs) an_job_drop(e, e->jobs);
+    an_slots_free(e);
+    an_lane_close(e->lane);
+    an_device_close(e->device);
+    an_clients_free(&e->clients);
+    free(e->price);
+    for (char **d = e->dirs; d && *d; d++) free(*d);
+    free(e->dirs);
+    pthread_cond_destroy(&e->work);
+    pthread_cond_destroy(&e->idle);
+    pthread_mutex_destroy(&e->tok_lock);
+    pthread_mutex_destroy(&e->lock);
+    free(e);
+}
+
+/* ---------------------------------------------------------------- numbers */
+
+void an_engine_get_stats(an_engine *e, an_engine_stats *out)
+{
+    *out = (an_engine_stats){0};
+    snprintf(out->device, sizeof out->device, "%s", an_device_description(e->device));
+    pthread_mutex_lock(&e->lock);
+    out->ready = e->ready;
+    out->draining = e->draining;
+    out->device_ok = e->device_ok;
+    out->queued = e->queued;
+    out->running = e->running;
+    out->running_rows = e->run_count;
+    out->jobs_done = e->jobs_done;
+    out->jobs_failed = e->jobs_failed;
+    out->jobs_canceled = e->jobs_canceled;
+    out->jobs_refused = e->jobs_refused;
+    out->images_done = e->images_done;
+    memcpy(out->ticks, e->ticks, sizeof out->ticks);
+    memcpy(out->rows, e->tick_rows, sizeof out->rows);
+    out->busy_s = e->busy_s;
+    out->weight_bytes = e->weight_bytes;
+    out->arena_bytes = e->arena_bytes;
+    out->result_bytes = e->result_bytes;
+    out->text_cache_hits = e->text_hits;
+    out->text_cache_misses = e->text_misses;
+    out->last_tick = e->last_tick;
+    out->queue_s = e->queue_s;
+    out->step_s = e->step_s;
+    out->request_s = e->request_s;
+    pthread_mutex_unlock(&e->lock);
+}

@@ -1,0 +1,206 @@
+/* load.c: weights in and out of the device. A model is loaded when a job first needs it; when the
+ * budget is short, the idle model that was not used for longest goes first. Every load says what
+ * memory it plans with. */
+#include "state.h"
+
+#include <stdio.h>
+
+static double mib(size_t bytes)
+{
+    return (double)bytes / 1048576;
+}
+
+/* ---------------------------------------------------------------- out */
+
+/* The arena serves every loaded model; the pool keeps what the largest of them may have begun. */
+static void plan_all(an_engine *e)
+{
+    e->arena_base = e->block_keep = 0;
+    for (int i = 0; i < e->slots; i++) {
+        if (e->slot[i].arena > e->arena_base) e->arena_base = e->slot[i].arena;
+        if (e->slot[i].states > e->block_keep) e->block_keep = e->slot[i].states;
+    }
+}
+
+static void unload(an_engine *e, an_slot *s)
+{
+    an_encodings_drop(e, s);
+    size_t bytes = an_model_weight_bytes(s->model);
+    an_model *m = s->model;
+    pthread_mutex_lock(&e->lock);
+    s->model = NULL;
+    s->entry.loaded = false;
+    s->entry.device_bytes = 0;
+    e->weight_bytes -= bytes;
+    pthread_mutex_unlock(&e->lock);
+    an_model_free(m);
+    s->arena = s->states = 0;
+    plan_all(e);
+    an_log(AN_LOG_INFO, "%s: unloaded, %.1f MiB free again", s->entry.id, mib(bytes));
+}
+
+/* The idle model that was not used for longest; false if all are in use. A submit that prices a
+ * model pins it for a moment, so that pins are read and the model taken away under one lock. */
+static bool unload_one(an_engine *e, const an_slot *keep)
+{
+    an_slot *victim = NULL;
+    pthread_mutex_lock(&e->lock);
+    for (int i = 0; i < e->slots; i++) {
+        an_slot *s = &e->slot[i];
+        if (s == keep || !s->model || s->pins > 0) continue;
+        if (!victim || s->last_used < victim->last_used) victim = s;
+    }
+    if (victim) victim->pins = -1; /* no submit prices it any more */
+    pthread_mutex_unlock(&e->lock);
+    if (!victim) return false;
+    unload(e, victim);
+    pthread_mutex_lock(&e->lock);
+    victim->pins = 0;
+    pthread_mutex_unlock(&e->lock);
+    return true;
+}
+
+void an_slots_unload(an_engine *e)
+{
+    for (int i = 0; i < e->slots; i++)
+        if (e->slot[i].model) unload(e, &e->slot[i]);
+}
+
+/* ---------------------------------------------------------------- in */
+
+static an_status read_weights(an_engine *e, an_slot *s, an_error *err)
+{
+    an_checkpoint *c = NULL;
+    an_model *m = NULL;
+    an_status st = an_checkpoint_open(s->entry.path, &c, err);
+    if (!st) st = an_model_load(e->device, c, e->dtype, NULL, NULL, &m, err);
+    an_checkpoint_close(c);
+    if (!st) st = an_model_set_vae_tile(m, e->o.vae_tile, err);
+    if (st) {
+        an_model_free(m);
+        return st;
+    }
+    pthread_mutex_lock(&e->lock);
+    s->model = m;
+    s->entry.device_bytes = an_model_weight_bytes(m);
+    e->weight_bytes += s->entry.device_bytes;
+    pthread_mutex_unlock(&e->lock);
+    return AN_OK;
+}
+
+static an_status make_room(an_engine *e, const an_slot *s, size_t bytes, an_error *err)
+{
+    for (;;) {
+        size_t used = e->weight_bytes + e->block_bytes + e->arena_bytes;
+        if (used <= e->o.memory_bytes && bytes <= e->o.memory_bytes - used) return AN_OK;
+        if (e->arena_bytes > e->arena_base && e->run_count == 0)
+            an_arena_relax(e);
+        else if (!unload_one(e, s))
+            break;
+    }
+    return an_fail(err, AN_NO_MEMORY,
+                   "model '%s' needs %.1f MiB, %.1f MiB of the %.1f MiB limit are in use "
+                   "(--memory)",
+                   s->entry.id, mib(bytes), mib(e->weight_bytes + e->block_bytes + e->arena_bytes),
+                   mib(e->o.memory_bytes));
+}
+
+static void print_plan(const an_engine *e, const an_slot *s, const an_plan *p, double seconds)
+{
+    const an_model_info *i = &s->entry.info;
+    const char *id = s->entry.id;
+    size_t weights = s->entry.device_bytes;
+    size_t text = (size_t)e->o.text_cache * an_encoding_plan(e, i);
+    an_log(AN_LOG_INFO, "%s: %s, %s, loaded in %.2f s. Memory plan:", id, i->family,
+           an_dtype_name(e->dtype), seconds);
+    an_log(AN_LOG_INFO, "%s:   weights      %9.1f MiB", id, mib(weights));
+    an_log(AN_LOG_INFO, "%s:   activations  %9.1f MiB  %d pictures of %dx%d at once (%d decoding)",
+           id, mib(p->arena), p->batch, i->width, i->height, p->decode_rows);
+    an_log(AN_LOG_INFO, "%s:   states       %9.1f MiB  %d pictures begun", id, mib(p->states),
+           e->o.max_running + e->o.max_batch);
+    an_log(AN_LOG_INFO, "%s:   prompts      %9.1f MiB  %d encodings kept", id, mib(text),
+           e->o.text_cache);
+    an_log(AN_LOG_INFO, "%s:   total        %9.1f MiB  of %.1f MiB; program %.1f MiB", id,
+           mib(weights + p->arena + p->states + text), mib(e->o.memory_bytes),
+           mib(an_resident_bytes()));
+}
+
+static an_status settle(an_engine *e, an_slot *s, double seconds, an_error *err)
+{
+    an_plan plan;
+    an_status st = an_plan_model(e, s, &plan, err);
+    if (!st) st = an_arena_reach(e, plan.arena, err);
+    if (st) return st;
+    s->arena = plan.arena;
+    s->states = plan.states;
+    plan_all(e);
+    print_plan(e, s, &plan, seconds);
+    return AN_OK;
+}
+
+an_status an_slot_load(an_engine *e, an_slot *s, an_error *err)
+{
+    s->last_used = an_now_s();
+    if (s->model) return AN_OK;
+    double start = an_now_s();
+    /* What lies on disk is a guess of what the device holds; the truth is checked after. */
+    an_status st = make_room(e, s, s->entry.info.weight_bytes_file, err);
+    if (!st) st = read_weights(e, s, err);
+    if (!st) st = make_room(e, s, 0, err);
+    while (!st) {
+        an_error local = {0};
+        st = settle(e, s, an_now_s() - start, &local);
+        if ((st != AN_NO_MEMORY && st != AN_TOO_LARGE) || !unload_one(e, s)) {
+            if (st && err) *err = local;
+            break;
+        }
+        st = AN_OK;
+    }
+    if (st) {
+        if (s->model) unload(e, s);
+        return an_fail_prefix(err, st, "loading model '%s'", s->entry.id);
+    }
+    an_preview_fit(e, s);
+    pthread_mutex_lock(&e->lock);
+    s->entry.loaded = true;
+    pthread_mutex_unlock(&e->lock);
+    return AN_OK;
+}
+
+an_status an_room_for(an_engine *e, const an_slot *s, size_t scratch, an_error *err)
+{
+    for (;;) {
+        an_status st = an_arena_reach(e, scratch, err);
+        if (!st || !unload_one(e, s)) return st;
+    }
+}
+
+/* A file that is broken stays broken; a budget that is short today is not the model's fault. */
+void an_slot_broken(an_engine *e, an_slot *s, const an_error *why)
+{
+    an_log(AN_LOG_ERROR, "%s", why->message);
+    if (why->status != AN_INVALID && why->status != AN_IO && why->status != AN_NOT_FOUND) return;
+    pthread_mutex_lock(&e->lock);
+    s->entry.ok = false;
+    snprintf(s->entry.error, sizeof s->entry.error, "%s", why->message);
+    if (s->entry.is_default) {
+        s->entry.is_default = false;
+        for (int i = 0; i < e->slots; i++) {
+            an_model_entry *m = &e->slot[i].entry;
+            if (!m->ok || m->info.kind != s->entry.info.kind) continue;
+            m->is_default = true;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+void an_slots_load_defaults(an_engine *e)
+{
+    for (int i = 0; i < e->slots; i++) {
+        an_slot *s = &e->slot[i];
+        if (!s->entry.is_default) continue; /* a broken one hands the title on, further down */
+        an_error err = {0};
+        if (an_slot_load(e, s, &err)) an_slot_broken(e, s, &err);
+    }
+}

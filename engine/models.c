@@ -1,0 +1,225 @@
+/* models.c: which models there are. Every entry of the folders is one; a broken one is listed with
+ * its error and harms nobody. Loading is in load.c. */
+#include "state.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#define MAX_MODELS 1024
+
+/* ---------------------------------------------------------------- looking at one entry */
+
+/* Only these endings are not part of the id. */
+static void model_id(const char *name, char *out, size_t size)
+{
+    snprintf(out, size, "%s", name);
+    static const char *const ending[] = {".safetensors", ".gguf"};
+    for (int i = 0; i < 2; i++)
+        if (strlen(out) > strlen(ending[i]) && an_ends_with(out, ending[i])) {
+            out[strlen(out) - strlen(ending[i])] = '\0';
+            return;
+        }
+}
+
+/* Readme files and folders of something else are no models, not broken ones. */
+static bool looks_like_model(const char *path, const struct stat *st)
+{
+    char marker[1200];
+    if (S_ISREG(st->st_mode)) return an_ends_with(path, ".safetensors");
+    if (!S_ISDIR(st->st_mode)) return false;
+    snprintf(marker, sizeof marker, "%s/model_index.json", path);
+    if (an_is_file(marker)) return true;
+    snprintf(marker, sizeof marker, "%s/config.json", path);
+    return an_is_file(marker);
+}
+
+static void look(an_slot *s)
+{
+    an_error err = {0};
+    an_checkpoint *c = NULL;
+    an_status st = an_checkpoint_open(s->entry.path, &c, &err);
+    if (!st) st = an_model_probe(c, &s->entry.info, &err);
+    if (!st) {
+        const json_t *config = an_checkpoint_config(c, "scheduler");
+        if (config) s->scheduler = json_deep_copy(config);
+        s->entry.ok = true;
+    } else {
+        snprintf(s->entry.error, sizeof s->entry.error, "%s", err.message);
+        an_log(AN_LOG_WARN, "model '%s' (%s) cannot be served: %s", s->entry.id, s->entry.path,
+               err.message);
+    }
+    an_checkpoint_close(c);
+}
+
+static bool id_taken(const an_engine *e, const char *id)
+{
+    for (int i = 0; i < e->slots; i++)
+        if (strcmp(e->slot[i].entry.id, id) == 0) return true;
+    return false;
+}
+
+static void add(an_engine *e, const char *dir, const char *name)
+{
+    char path[sizeof e->slot->entry.path];
+    struct stat st = {0};
+    int n = snprintf(path, sizeof path, "%s/%s", dir, name);
+    if (n < 0 || (size_t)n >= sizeof path) {
+        an_log(AN_LOG_WARN, "%s/%s: path too long, skipped", dir, name);
+        return;
+    }
+    bool there = stat(path, &st) == 0; /* follows links; a dangling one is a broken model */
+    if (there ? !looks_like_model(path, &st) : !an_ends_with(name, ".safetensors")) return;
+    char id[sizeof e->slot->entry.id];
+    model_id(name, id, sizeof id);
+    if (id_taken(e, id)) {
+        an_log(AN_LOG_WARN, "%s: a model '%s' was found before, this one is skipped", path, id);
+        return;
+    }
+    if (e->slots == MAX_MODELS) {
+        an_log(AN_LOG_WARN, "%s: more than %d models, skipped", path, MAX_MODELS);
+        return;
+    }
+    an_slot *p = realloc(e->slot, (size_t)(e->slots + 1) * sizeof *p);
+    if (!p) return;
+    e->slot = p;
+    an_slot *s = &p[e->slots++];
+    *s = (an_slot){.entry = {.created = (double)st.st_mtim.tv_sec}};
+    memcpy(s->entry.id, id, sizeof id);
+    memcpy(s->entry.path, path, sizeof path);
+    look(s);
+}
+
+/* ---------------------------------------------------------------- the folders */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void scan(an_engine *e, const char *dir)
+{
+    DIR *d = opendir(dir);
+    if (!d) {
+        an_log(AN_LOG_WARN, "models folder %s: %s", dir, strerror(errno));
+        return;
+    }
+    char **name = NULL;
+    size_t n = 0;
+    for (struct dirent *entry; (entry = readdir(d));) {
+        if (entry->d_name[0] == '.') continue;
+        char **p = realloc(name, (n + 1) * sizeof *p);
+        if (!p) break;
+        name = p;
+        name[n] = an_strdup(entry->d_name);
+        if (!name[n]) break;
+        n++;
+    }
+    closedir(d);
+    if (n) qsort(name, n, sizeof *name, by_name);
+    for (size_t i = 0; i < n; i++) {
+        add(e, dir, name[i]);
+        free(name[i]);
+    }
+    free(name);
+}
+
+void an_slots_scan(an_engine *e)
+{
+    for (char **d = e->dirs; d && *d; d++) scan(e, *d);
+    bool have[AN_KIND_COUNT] = {false};
+    for (int i = 0; i < e->slots; i++) {
+        an_model_entry *m = &e->slot[i].entry;
+        if (!m->ok || have[m->info.kind]) continue;
+        m->is_default = have[m->info.kind] = true;
+    }
+}
+
+void an_slots_free(an_engine *e)
+{
+    for (int i = 0; i < e->slots; i++) {
+        an_slot *s = &e->slot[i];
+        for (int k = 0; k < 2; k++) an_tokenizer_free(s->tok[k]);
+        json_decref(s->scheduler);
+    }
+    free(e->slot);
+    e->slot = NULL;
+    e->slots = 0;
+}
+
+/* ---------------------------------------------------------------- finding one */
+
+static void list_models(const an_engine *e, an_kind kind, an_buf *b)
+{
+    for (int i = 0; i < e->slots; i++) {
+        const an_model_entry *m = &e->slot[i].entry;
+        if (!m->ok || m->info.kind != kind) continue;
+        an_buf_printf(b, "%s%s", b->len ? ", " : "", m->id);
+    }
+}
+
+an_slot *an_slot_find(const an_engine *e, const char *id, an_kind kind, an_error *err)
+{
+    bool any = !id || !*id;
+    for (int i = 0; i < e->slots; i++) {
+        const an_model_entry *m = &e->slot[i].entry;
+        if (any ? m->is_default && m->info.kind == kind : strcmp(m->id, id) == 0)
+            return &e->slot[i];
+    }
+    an_buf names;
+    an_buf_init(&names, 600);
+    list_models(e, kind, &names);
+    const char *there = names.data ? names.data : "none";
+    if (any)
+        an_fail_param(err, AN_NOT_FOUND, "model", "no %s model can be served", an_kind_name(kind));
+    else
+        an_fail_param(err, AN_NOT_FOUND, "model", "no model '%.80s'; there are: %s", id, there);
+    an_buf_free(&names);
+    return NULL;
+}
+
+int an_engine_model_count(const an_engine *e)
+{
+    return e->slots;
+}
+
+bool an_engine_model_at(const an_engine *e, int i, an_model_entry *out)
+{
+    if (i < 0 || i >= e->slots) return false;
+    an_engine *w = (an_engine *)(uintptr_t)e;
+    pthread_mutex_lock(&w->lock);
+    *out = e->slot[i].entry;
+    pthread_mutex_unlock(&w->lock);
+    return true;
+}
+
+an_status an_engine_model_find(const an_engine *e, const char *id, an_kind kind,
+                               an_model_entry *out, an_error *err)
+{
+    an_engine *w = (an_engine *)(uintptr_t)e;
+    pthread_mutex_lock(&w->lock);
+    const an_slot *s = an_slot_find(e, id, kind, err);
+    if (s) *out = s->entry;
+    pthread_mutex_unlock(&w->lock);
+    return s ? AN_OK : AN_NOT_FOUND;
+}
+
+/* ---------------------------------------------------------------- tokenizers */
+
+an_status an_slot_tokenizer(an_engine *e, an_slot *s, int which, const an_tokenizer **out,
+                            an_error *err)
+{
+    an_status st = AN_OK;
+    pthread_mutex_lock(&e->tok_lock);
+    if (!s->tok[which]) {
+        an_checkpoint *c = NULL;
+        st = an_checkpoint_open(s->entry.path, &c, err);
+        if (!st) st = an_model_tokenizer(c, which, &s->tok[which], err);
+        an_checkpoint_close(c);
+    }
+    *out = s->tok[which];
+    pthread_mutex_unlock(&e->tok_lock);
+    return st;
+}

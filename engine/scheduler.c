@@ -1,0 +1,322 @@
+/* scheduler.c: the tick. Read an_device_thread and tick first: everything the engine does is there.
+ *
+ * Running pictures that share model, stage and size form a group, and a tick advances one group by
+ * one call of the network. The most deserving picture (queue.h) leads: its group is chosen, and the
+ * places left in the batch go to the next deserving of the same group. */
+#include "state.h"
+
+/* ---------------------------------------------------------------- choosing */
+
+/* What rows must share. For TEXT, tokens counts chunks of the first prompt not yet encoded. */
+typedef struct group {
+    an_slot *slot;
+    an_stage stage;
+    int64_t h, w, tokens;
+} group;
+
+static an_encoding *unready(const an_task *t)
+{
+    return !t->cond->ready ? t->cond : t->uncond && !t->uncond->ready ? t->uncond : NULL;
+}
+
+static group group_of(const an_task *t)
+{
+    const an_job *j = t->job;
+    group g = {j->slot, an_task_stage(t), j->h, j->w, 0};
+    if (g.stage == AN_STAGE_TEXT) {
+        g.h = g.w = 0;
+        g.tokens = unready(t)->chunks;
+    } else if (g.stage == AN_STAGE_DENOISE) {
+        g.tokens = j->slot->entry.info.chunk_len; /* rows may have more: this is the price's key */
+    }
+    return g;
+}
+
+static bool same_group(const group *a, const group *b)
+{
+    return a->slot == b->slot && a->stage == b->stage && a->h == b->h && a->w == b->w &&
+           a->tokens == b->tokens;
+}
+
+static bool chosen(const an_tick *t, const an_task *task)
+{
+    for (int i = 0; i < t->n; i++)
+        if (t->task[i] == task) return true;
+    return false;
+}
+
+/* The most deserving running picture (of a group), not yet in the tick. */
+static an_task *best_task(const an_engine *e, const group *g)
+{
+    an_task *best = NULL;
+    for (int i = 0; i < e->run_count; i++) {
+        an_task *t = e->run[i];
+        if (chosen(&e->tick, t)) continue;
+        if (best && !an_claim_before(&t->job->claim, &best->job->claim)) continue;
+        if (g) {
+            group own = group_of(t);
+            if (!same_group(g, &own)) continue;
+        }
+        best = t;
+    }
+    return best;
+}
+
+/* A prompt that several pictures wait for is one row. */
+static void add_prompts(an_tick *t, an_task *task, int most)
+{
+    an_encoding *wait[2] = {task->cond, task->uncond};
+    for (int k = 0; k < 2; k++) {
+        an_encoding *c = wait[k];
+        bool wanted = c && !c->ready && c->chunks == t->price.tokens && t->n < most;
+        for (int i = 0; i < t->n && wanted; i++) wanted = t->encoding[i] != c;
+        if (!wanted) continue;
+        t->encoding[t->n] = c;
+        t->task[t->n++] = task;
+        t->rows++;
+    }
+}
+
+/* Prompts of all pictures of the group; not ordered, they are quick. */
+static void gather_prompts(an_engine *e, an_task *leader, const group *g, int most)
+{
+    add_prompts(&e->tick, leader, most);
+    for (int i = 0; i < e->run_count; i++) {
+        group own = group_of(e->run[i]);
+        if (same_group(g, &own)) add_prompts(&e->tick, e->run[i], most);
+    }
+}
+
+static void gather_pictures(an_engine *e, an_task *leader, const group *g, int most)
+{
+    an_tick *t = &e->tick;
+    for (an_task *task = leader; task && t->n < e->o.max_batch; task = best_task(e, g)) {
+        int branches = g->stage == AN_STAGE_DENOISE ? task->job->branches : 1;
+        if (t->n > 0 && t->rows + branches > most) break;
+        t->task[t->n++] = task;
+        t->rows += branches;
+    }
+}
+
+/* Fills e->tick; false if nobody runs. */
+static bool choose(an_engine *e)
+{
+    an_tick *t = &e->tick;
+    t->n = t->rows = 0;
+    an_task *leader = best_task(e, NULL);
+    if (!leader) return false;
+    group g = group_of(leader);
+    t->slot = g.slot;
+    t->stage = g.stage;
+    an_error err = {0};
+    if (an_price_get(e, g.slot, g.stage, g.h, g.w, g.tokens, &t->price, &err)) {
+        an_job_end(e, leader->job, AN_JOB_FAILED, &err);
+        return choose(e);
+    }
+    if (g.stage == AN_STAGE_TEXT) {
+        gather_prompts(e, leader, &g, an_price_rows(e, &t->price, e->o.max_batch));
+    } else {
+        int most = an_price_rows(e, &t->price, 2 * e->o.max_batch);
+        gather_pictures(e, leader, &g, most);
+    }
+    g.slot->last_used = an_now_s();
+    return true;
+}
+
+/* ---------------------------------------------------------------- running */
+
+static an_status run_rows(an_engine *e, int first, int n, an_error *err)
+{
+    an_tick *t = &e->tick;
+    an_task **task = &t->task[first];
+    switch (t->stage) {
+    case AN_STAGE_TEXT:
+        return an_encodings_run(e, t->slot, &t->encoding[first], n, err);
+    case AN_STAGE_DENOISE:
+        return an_diffusion_step(e, t->slot, task, n, &t->preview[first], err);
+    case AN_STAGE_DECODE:
+        return an_vae_decode_tick(e, t->slot, task, n, err);
+    default:
+        return an_vae_encode_tick(e, t->slot, task, n, err);
+    }
+}
+
+static void device_failed(an_engine *e, const an_error *err)
+{
+    an_log(AN_LOG_ERROR, "device: %s", err->message);
+    pthread_mutex_lock(&e->lock);
+    e->device_ok = false;
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* A batch that fails is run again row by row, so that only the rows at fault fail: one picture that
+ * became NaN must not hurt the others. */
+static void run(an_engine *e)
+{
+    an_tick *t = &e->tick;
+    an_error err = {0};
+    double start = an_now_s();
+    int call = t->task[0]->call;
+    memset(t->preview, 0, (size_t)t->n * sizeof *t->preview);
+    an_status st = run_rows(e, 0, t->n, &err);
+    bool repeatable = t->task[0]->call == call; /* the sampler step has not begun */
+    for (int i = 0; i < t->n; i++) {
+        t->status[i] = st;
+        t->error[i] = err;
+        if (!st || !repeatable || t->n == 1) continue;
+        memset(&t->error[i], 0, sizeof t->error[i]);
+        t->status[i] = run_rows(e, i, 1, &t->error[i]);
+    }
+    for (int i = 0; i < t->n; i++)
+        if (t->status[i] == AN_DEVICE) device_failed(e, &t->error[i]);
+    t->seconds = an_now_s() - start;
+}
+
+/* ---------------------------------------------------------------- scattering */
+
+static void account(an_engine *e)
+{
+    an_tick *t = &e->tick;
+    e->ticks[t->stage]++;
+    e->tick_rows[t->stage] += (uint64_t)t->n;
+    e->busy_s += t->seconds;
+    e->last_tick = an_now_s();
+    if (t->stage == AN_STAGE_DENOISE) an_hist_add(&e->step_s, t->seconds);
+    an_price_measured(e, &t->price, t->seconds, t->rows);
+    for (int i = 0; i < t->n; i++) {
+        an_job *j = t->task[i]->job;
+        int rows = t->stage == AN_STAGE_DENOISE ? j->branches : 1;
+        an_clients_charge(&e->clients, j->claim.client, t->price.row_flops * rows);
+    }
+}
+
+/* One STEP event a job and tick, however many of its pictures moved. */
+static void report_steps(an_engine *e)
+{
+    an_tick *t = &e->tick;
+    for (int i = 0; i < t->n; i++) {
+        an_task *task = t->task[i];
+        an_job *j = task->job;
+        uint8_t *rgb = t->preview[i];
+        if (t->status[i]) {
+            rgb = NULL;
+        } else {
+            j->step++;
+        }
+        bool last_of_job = true;
+        for (int k = i + 1; k < t->n && last_of_job; k++) last_of_job = t->task[k]->job != j;
+        if (rgb)
+            an_job_event(e, j,
+                         (an_event){.type = AN_EVENT_PREVIEW,
+                                    .index = task->index,
+                                    .partial_index = task->partial++,
+                                    .step = task->call,
+                                    .steps = j->calls,
+                                    .preview = rgb,
+                                    .preview_w = (int)j->w,
+                                    .preview_h = (int)j->h});
+        if (last_of_job)
+            an_job_event(e, j,
+                         (an_event){.type = AN_EVENT_STEP,
+                                    .index = task->index,
+                                    .step = j->step,
+                                    .steps = j->calls * j->n});
+    }
+}
+
+static void settle_prompts(an_tick *t)
+{
+    for (int i = 0; i < t->n; i++) {
+        t->encoding[i]->ready = true; /* or failed: either way nobody waits any longer */
+        t->encoding[i]->failed = t->status[i];
+        t->encoding[i]->error = t->error[i];
+    }
+}
+
+/* Jobs whose row, or whose prompt, failed. */
+static an_job *first_failed(an_engine *e, an_error *why)
+{
+    an_tick *t = &e->tick;
+    for (int i = 0; i < t->n && t->stage != AN_STAGE_TEXT; i++) {
+        if (!t->status[i]) continue;
+        t->status[i] = AN_OK;
+        if (!t->task[i]->started) continue; /* ended with another picture of its job */
+        *why = t->error[i];
+        return t->task[i]->job;
+    }
+    for (int i = 0; i < e->run_count; i++) {
+        const an_encoding *c = e->run[i]->cond, *u = e->run[i]->uncond;
+        const an_encoding *bad = c && c->failed ? c : u && u->failed ? u : NULL;
+        if (!bad) continue;
+        *why = bad->error;
+        return e->run[i]->job;
+    }
+    return NULL;
+}
+
+static void scatter(an_engine *e)
+{
+    an_tick *t = &e->tick;
+    pthread_mutex_lock(&e->lock);
+    account(e);
+    if (t->stage == AN_STAGE_DENOISE) report_steps(e);
+    pthread_mutex_unlock(&e->lock);
+    if (t->stage == AN_STAGE_TEXT) settle_prompts(t);
+    /* Every job in the tick lives until all of it is told. */
+    an_job *held[AN_BATCH_MAX];
+    for (int i = 0; i < t->n; i++) held[i] = an_job_ref(t->task[i]->job);
+    an_error why;
+    for (an_job *j; (j = first_failed(e, &why));) an_job_end(e, j, AN_JOB_FAILED, &why);
+    bool last = t->stage == AN_STAGE_DECODE || t->stage == AN_STAGE_ENCODE;
+    for (int i = 0; i < t->n && last; i++)
+        if (t->task[i]->started) an_task_finished(e, t->task[i]);
+    for (int i = 0; i < t->n; i++) an_job_unref(held[i]);
+}
+
+/* ---------------------------------------------------------------- the thread */
+
+/* Nobody runs: sleeps until somebody comes, or something kept is too old. False: time to quit. */
+static bool wait_for_work(an_engine *e)
+{
+    an_arena_relax(e);
+    pthread_mutex_lock(&e->lock);
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += e->finished ? 1 : 60;
+    while (!e->woken && !e->quit)
+        if (pthread_cond_timedwait(&e->work, &e->lock, &until)) break;
+    e->woken = false;
+    bool quit = e->quit && e->queued + e->running == 0;
+    pthread_mutex_unlock(&e->lock);
+    return !quit;
+}
+
+static bool tick(an_engine *e)
+{
+    an_expire(e);      /* cancelled, too late, too old */
+    an_admit(e);       /* waiting pictures start while there is room */
+    an_jobs_notify(e); /* watchers hear of both before the device is busy */
+    if (!choose(e)) {  /* model, stage, rows */
+        an_jobs_notify(e);
+        return wait_for_work(e);
+    }
+    run(e);     /* one call of the network for all of them */
+    scatter(e); /* progress, previews, pictures, failures */
+    an_jobs_notify(e);
+    return true;
+}
+
+void *an_device_thread(void *engine)
+{
+    an_engine *e = engine;
+    an_slots_load_defaults(e);
+    pthread_mutex_lock(&e->lock);
+    e->ready = true;
+    pthread_mutex_unlock(&e->lock);
+    while (tick(e)) {
+    }
+    an_encodings_drop(e, NULL);
+    an_slots_unload(e);
+    an_blocks_free(e);
+    return NULL;
+}

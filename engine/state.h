@@ -1,0 +1,329 @@
+/* state.h: what the engine's files share: the engine, its models, jobs and pictures.
+ *
+ * Two rules keep the threads apart. Whatever an_job_* or the server may read lies under e->lock,
+ * which is held for moments and never during device work. Whatever only the device thread touches
+ * (tasks, prices' measuring, device memory, the lane) needs no lock. Fields say which they are. */
+#ifndef ENGINE_STATE_H
+#define ENGINE_STATE_H
+
+#include "anneal/engine.h"
+#include "queue.h"
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define AN_BATCH_MAX 64   /* pictures in a tick, whatever the option says */
+#define AN_RUN_MAX   1024 /* pictures started */
+
+/* ---------------------------------------------------------------- models (models.c, load.c) */
+
+/* One entry of the model folders. */
+typedef struct an_slot {
+    an_model_entry entry; /* lock */
+    json_t *scheduler;    /* its scheduler_config.json or NULL; never changes */
+    an_tokenizer *tok[2]; /* opened at the first prompt, under e->tok_lock */
+    an_model *model;      /* lock to change; NULL = not loaded. A pin keeps it */
+    int pins;             /* lock: pictures running and submits that price */
+    double last_used;     /* device thread, and so are these */
+    size_t arena, states; /* its plan, 0 = not loaded */
+    float rgb[16][3],
+        rgb_bias[3]; /* preview: written at load by the device thread, its only reader */
+} an_slot;
+
+void an_slots_scan(an_engine *e); /* at start, before any other thread */
+void an_slots_free(an_engine *e);
+an_slot *an_slot_find(const an_engine *e, const char *id, an_kind kind, an_error *err); /* lock */
+/* The slot's tokenizer 0 or 1. Any thread. */
+an_status an_slot_tokenizer(an_engine *e, an_slot *s, int which, const an_tokenizer **out,
+                            an_error *err);
+/* Device thread, without the lock: loads (making room first), sizes the arena, prints the plan. */
+an_status an_slot_load(an_engine *e, an_slot *s, an_error *err);
+/* Arena for a tick of this size; idle models make way. Device thread. */
+an_status an_room_for(an_engine *e, const an_slot *s, size_t scratch, an_error *err);
+void an_slot_broken(an_engine *e, an_slot *s, const an_error *why);
+void an_slots_load_defaults(an_engine *e);
+void an_slots_unload(an_engine *e); /* device thread, at its end */
+
+/* ---------------------------------------------------------------- prices and memory (memory.c) */
+
+/* What a tick of one model, stage and size costs. */
+typedef struct an_price {
+    const an_slot *slot;
+    an_stage stage;
+    int64_t h, w, tokens; /* latent size; tokens of context, or chunks for TEXT */
+    double row_flops;
+    size_t row_bytes, pair_bytes; /* scratch of one row, of two */
+    int rows_fit;                 /* device thread: rows that fit an arena of fit_arena bytes */
+    size_t fit_arena;
+    double row_s;  /* measured seconds a row, 0 = not yet */
+    uint64_t used; /* for replacement */
+} an_price;
+
+/* Looks up, or prices by a counting run. The slot must be pinned and loaded. Any thread, no lock.
+ */
+an_status an_price_get(an_engine *e, an_slot *s, an_stage stage, int64_t h, int64_t w,
+                       int64_t tokens, an_price *out, an_error *err);
+/* The same without pricing: false if it is not known. Lock. */
+bool an_price_known(const an_engine *e, const an_slot *s, an_stage stage, int64_t h, int64_t w,
+                    int64_t tokens, an_price *out);
+void an_price_measured(an_engine *e, const an_price *p, double seconds, int rows); /* lock */
+/* Rows of this kind that fit the arena, 1..most. Device thread. */
+int an_price_rows(an_engine *e, an_price *p, int most);
+/* Scratch of a picture's dearest tick: its guidance branches, or its decoding. No lock. */
+an_status an_picture_scratch(an_engine *e, an_slot *s, int64_t h, int64_t w, size_t *out,
+                             an_error *err);
+size_t an_picture_state(const an_model_info *i, int64_t h, int64_t w);
+/* Makes the arena at least this large, within the budget. Device thread. */
+an_status an_arena_reach(an_engine *e, size_t bytes, an_error *err);
+void an_arena_relax(an_engine *e); /* back to what the loaded models' default sizes need */
+/* The plan of the model just loaded: what max_batch pictures of its default size need. */
+typedef struct an_plan {
+    size_t arena, states;
+    int batch, decode_rows;
+} an_plan;
+an_status an_plan_model(an_engine *e, an_slot *s, an_plan *out, an_error *err);
+
+/* Device blocks of pictures, reused. Device thread. */
+#define AN_POOL 128 /* free blocks kept */
+typedef struct an_block {
+    void *data;
+    size_t bytes;
+} an_block;
+an_status an_block_take(an_engine *e, size_t bytes, an_block *out, an_error *err);
+void an_block_give(an_engine *e, an_block *b);
+void an_blocks_free(an_engine *e);
+size_t an_machine_bytes(void);  /* what this process may use: RAM or the control group's limit */
+size_t an_resident_bytes(void); /* what it uses now */
+
+/* ---------------------------------------------------------------- text (text_cache.c) */
+
+/* One prompt's encoding, shared by all pictures that need it. Device thread only. */
+typedef struct an_encoding {
+    an_slot *slot;
+    int clip_skip;
+    bool zero; /* SDXL's absent negative prompt: zeros, never encoded */
+    int chunks, chunk_len;
+    int32_t *ids[2];   /* [chunks, chunk_len]; the key */
+    float *weights[2]; /* or NULL: all 1 */
+    uint64_t hash;
+    bool ready;
+    an_status failed; /* its tick failed: whoever waits fails too */
+    an_error error;
+    an_block memory; /* context, then pooled */
+    an_tensor context, pooled;
+    int refs; /* pictures; the cache itself keeps it while there is room */
+    double last_used;
+    struct an_encoding *next;
+} an_encoding;
+
+/* What a prompt becomes before it is encoded; made in submit, owned by the job. */
+typedef struct an_text_input {
+    bool used, zero;
+    an_prompt prompt[2]; /* for each text encoder */
+} an_text_input;
+
+/* The cached encoding or a new, unready one; a reference. chunks: for zeros, whose input has none.
+ */
+an_status an_encoding_get(an_engine *e, an_slot *s, const an_text_input *in, int clip_skip,
+                          int chunks, an_encoding **out, an_error *err);
+void an_encoding_put(an_engine *e, an_encoding *c);
+void an_encodings_drop(an_engine *e, const an_slot *s); /* of a model, NULL = all */
+an_status an_encodings_run(an_engine *e, an_slot *s, an_encoding *const *list, int n,
+                           an_error *err);
+size_t an_encoding_plan(const an_engine *e, const an_model_info *i); /* bytes of one */
+
+/* ---------------------------------------------------------------- jobs (job.c, events.c) */
+
+typedef enum { AN_TASK_IMAGE, AN_TASK_ENCODE, AN_TASK_DECODE } an_task_kind;
+
+/* One picture: a row with its own noise, solver position and memory. Device thread, except that
+ * pixels, latent and logvar belong to the job from `done` on. */
+typedef struct an_task {
+    an_job *job;
+    int index;
+    bool started, done;
+    int call;    /* network calls behind it */
+    int partial; /* previews sent */
+    an_rng *rng;
+    an_encoding *cond, *uncond;
+    an_block block; /* all device memory of the picture; below are its parts */
+    float *x, *saved, *noise, *d[AN_HISTORY], *pred[2]; /* [h, w, c] each */
+    uint8_t *picture;                                   /* [H, W, 3] on the device */
+    float *host;            /* 2 x [h, w, c]: noise on its way up, latents on their way down */
+    uint8_t *pixels;        /* [H, W, 3] */
+    float *latent, *logvar; /* ENCODE: [c, h, w] */
+} an_task;
+
+#define AN_RING               160 /* STEP and PREVIEW events kept per job */
+#define AN_RING_PREVIEW_BYTES ((size_t)8 << 20)
+
+typedef struct an_ring {
+    an_event *event;
+    int count, cap, droppable;
+    uint64_t last_seq;
+    size_t preview_bytes;
+} an_ring;
+/* Takes the event (and its preview). Lock. */
+void an_ring_add(an_ring *r, an_event ev);
+void an_ring_free(an_ring *r);
+
+typedef struct an_watcher {
+    void (*fn)(void *ctx);
+    void *ctx;
+    int handle;
+} an_watcher;
+
+struct an_job {
+    atomic_int refs;
+    an_engine *e;
+    an_slot *slot;
+    an_task_kind kind;
+    /* never change after submit */
+    char id[40], client[AN_CLIENT_NAME];
+    char model[256], solver_class[64];
+    char *prompt, *negative_prompt, *sampler, *schedule, *tag;
+    int width, height, n, steps, calls, branches, clip_skip, previews;
+    bool every_step;
+    int64_t h, w, seed; /* latent size */
+    int channels;
+    double guidance, rescale, deadline; /* deadline: monotonic, 0 = none */
+    an_rng_kind rng;
+    bool truncated;
+    size_t prompt_tokens;
+    /* input, dropped when the job ends; device thread after submit */
+    an_solver *solver;
+    an_text_input cond, uncond;
+    uint8_t *image; /* ENCODE */
+    float *latent;  /* DECODE: [h, w, c] */
+    an_task *task;  /* [n] */
+    /* lock */
+    an_claim claim;
+    an_job_state state;
+    bool cancel, forgotten, touched;
+    int step, next_task, done;
+    double created, started, finished, created_mono, started_mono, finished_mono;
+    an_error error;
+    an_ring ring;
+    size_t result_bytes;
+    an_job *prev, *next;   /* e->jobs, newest first */
+    an_job *next_finished; /* e->finished, oldest first */
+    bool stored;
+    an_job *next_touched;
+    /* watch_lock, taken before e->lock, never after */
+    pthread_mutex_t watch_lock;
+    an_watcher *watcher;
+    int watchers, next_handle;
+};
+
+an_job *an_job_new(an_engine *e, an_task_kind kind, int n, an_error *err);
+/* Lock, all of these. */
+an_status an_job_enqueue(an_engine *e, an_job *j, an_error *err); /* the store takes a reference */
+void an_job_event(an_engine *e, an_job *j, an_event ev);          /* and marks it touched */
+void an_job_touch(an_engine *e, an_job *j); /* its watchers are told at the end of the tick */
+void an_job_finish(an_engine *e, an_job *j, an_job_state state, const an_error *why);
+void an_jobs_forget_old(an_engine *e);
+void an_job_drop(an_engine *e, an_job *j); /* from the store */
+/* Without the lock: calls the watchers. */
+void an_job_notify(an_job *j);
+void an_jobs_notify(an_engine *e);                      /* all touched ones; device thread */
+double an_job_eta(const an_engine *e, const an_job *j); /* lock */
+
+/* ---------------------------------------------------------------- a tick (scheduler.c and below)
+ */
+
+/* The rows of one tick: pictures of one model, stage and size, or prompts of one model. */
+typedef struct an_tick {
+    an_slot *slot;
+    an_stage stage;
+    an_price price;
+    int n;
+    an_task *task[AN_BATCH_MAX];
+    an_encoding *encoding[AN_BATCH_MAX]; /* TEXT: what task[i] waits for */
+    an_status status[AN_BATCH_MAX];
+    an_error error[AN_BATCH_MAX];
+    uint8_t *preview[AN_BATCH_MAX]; /* DENOISE: RGB of the rows that want one now */
+    double seconds;
+    int rows; /* network rows */
+} an_tick;
+
+/* One call of the network and one sampler step for the pictures task[0..n-1]; preview[i] is set for
+ * the pictures that want one. The denoising loop is this function, called until calls are done. */
+an_status an_diffusion_step(an_engine *e, an_slot *s, an_task *const *task, int n,
+                            uint8_t **preview, an_error *err);
+an_status an_diffusion_start(an_engine *e, an_task *t, an_error *err); /* first noise */
+an_status an_vae_decode_tick(an_engine *e, an_slot *s, an_task *const *task, int n, an_error *err);
+an_status an_vae_encode_tick(an_engine *e, an_slot *s, an_task *const *task, int n, an_error *err);
+/* Memory of a picture, and back. Device thread. */
+an_status an_task_open(an_engine *e, an_task *t, an_error *err);
+void an_task_close(an_engine *e, an_task *t);
+an_stage an_task_stage(const an_task *t);
+
+/* preview.c */
+bool an_preview_due(const an_task *t); /* after the call that is about to run */
+/* rgb [h, w, 3] of latents [h, w, c] */
+void an_preview_rgb(const an_slot *s, const float *latent, int64_t pixels, int channels,
+                    uint8_t *rgb);
+void an_preview_fit(an_engine *e, an_slot *s); /* the map: the model's own, or fitted now */
+
+/* admit.c; device thread, no lock */
+void an_expire(an_engine *e); /* ends what was cancelled or is late, forgets what is old */
+void an_admit(an_engine *e);  /* starts waiting pictures while there is room */
+void an_job_end(an_engine *e, an_job *j, an_job_state state, const an_error *why);
+void an_task_finished(an_engine *e, an_task *t); /* its picture is there */
+
+void *an_device_thread(void *engine);
+
+/* ---------------------------------------------------------------- the engine */
+
+struct an_engine {
+    an_engine_options o;
+    char **dirs; /* copies, as o's strings */
+    an_device *device;
+    an_lane *lane; /* device thread */
+    an_dtype dtype;
+    pthread_t thread;
+    bool thread_runs;
+
+    an_slot *slot; /* fixed after the scan */
+    int slots;
+    pthread_mutex_t tok_lock;
+
+    pthread_mutex_t lock;
+    pthread_cond_t work; /* something for the device thread */
+    pthread_cond_t idle; /* the last job ended */
+    bool ready, draining, cancel_all, quit, device_ok, woken;
+    an_clients clients;
+    an_queue queue;
+    uint64_t age;
+    an_job *jobs; /* all known, newest first */
+    an_job *finished, **finished_tail;
+    int finished_count, queued, running;
+    size_t result_bytes;
+    an_job *touched; /* device thread, under the lock */
+    uint64_t jobs_done, jobs_failed, jobs_canceled, jobs_refused, images_done;
+    uint64_t ticks[AN_STAGE_COUNT], tick_rows[AN_STAGE_COUNT];
+    uint64_t text_hits, text_misses;
+    double busy_s, last_tick, seconds_per_flop;
+    an_histogram queue_s, step_s, request_s;
+    an_price *price;
+    int prices;
+    uint64_t price_clock;
+    size_t weight_bytes, arena_bytes, block_bytes; /* written by the device thread */
+
+    /* device thread */
+    an_task *run[AN_RUN_MAX]; /* pictures started and not finished */
+    int run_count;            /* lock to change */
+    size_t arena_base, block_keep, block_free_bytes;
+    an_block pool[AN_POOL]; /* free blocks, the oldest first */
+    int pool_count;
+    an_encoding *encodings;
+    int encoding_count;
+    an_tick tick;
+};
+
+void an_engine_wake(an_engine *e); /* lock: there is something to do */
+void an_hist_init(an_histogram *h);
+void an_hist_add(an_histogram *h, double seconds);
+
+#endif
