@@ -104,6 +104,10 @@ const an_model_info *an_model_describe(const an_model *m);
 const struct json_t *an_model_scheduler(const an_model *m); /* scheduler_config.json, may be NULL */
 size_t an_model_weight_bytes(const an_model *m); /* on the device */
 an_dtype an_model_dtype(const an_model *m);
+/* Pictures whose latents are wider or higher than this edge are decoded in overlapping tiles of 64
+ * latents (or of the edge, if that is less), so that memory stays bounded; 0 = never, the default.
+ * Not while a step runs. */
+an_status an_model_set_vae_tile(an_model *m, int latent_edge, an_error *err);
 
 /* Tokenizers of a checkpoint, opened without its weights: which = 0 or 1 (SDXL's second). */
 an_status an_model_tokenizer(an_checkpoint *c, int which, an_tokenizer **out, an_error *err);

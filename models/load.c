@@ -1,0 +1,204 @@
+/* load.c: see load.h. */
+#include "load.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---------------------------------------------------------------- the bag */
+
+void an_bag_free(an_bag *b)
+{
+    for (size_t i = 0; i < b->n_weights; i++) an_weight_free(b->weight[i]);
+    for (size_t i = 0; i < b->n_memory; i++) an_device_free(b->device, b->memory[i]);
+    free(b->weight);
+    free(b->memory);
+    *b = (an_bag){.device = b->device};
+}
+
+/* Room for one more pointer in *list. */
+static bool grow(an_loader *ld, void *list, size_t n, size_t *cap)
+{
+    if (ld->status) return false;
+    if (n < *cap) return true;
+    void **old, **wider;
+    size_t want = *cap ? *cap * 2 : 64;
+    memcpy(&old, list, sizeof old);
+    wider = realloc(old, want * sizeof *wider);
+    if (!wider) {
+        ld->status = an_fail(ld->err, AN_NO_MEMORY, "no memory for a list of weights");
+        return false;
+    }
+    memcpy(list, &wider, sizeof wider);
+    *cap = want;
+    return true;
+}
+
+static an_weight *keep_weight(an_loader *ld, an_weight *w)
+{
+    if (!w) return NULL;
+    an_bag *b = ld->bag;
+    if (!grow(ld, &b->weight, b->n_weights, &b->cap_weights)) {
+        an_weight_free(w);
+        return NULL;
+    }
+    b->weight[b->n_weights++] = w;
+    b->bytes += w->bytes;
+    return w;
+}
+
+/* ---------------------------------------------------------------- tensors of the file */
+
+static void progressed(an_loader *ld, const an_tensor *t)
+{
+    ld->bytes_done += (double)an_tensor_bytes(t);
+    if (ld->progress && ld->bytes_all > 0 && ld->bytes_done <= ld->bytes_all)
+        ld->progress(ld->ctx, ld->bytes_done / ld->bytes_all);
+}
+
+const char *an_load_name(an_loader *ld, char *buf, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(buf, AN_NAME_MAX, fmt, ap);
+    va_end(ap);
+    if ((n < 0 || n >= AN_NAME_MAX) && !ld->status)
+        ld->status = an_fail(ld->err, AN_INTERNAL, "a weight's name is too long: %s", buf);
+    return buf;
+}
+
+void *an_load_array(an_loader *ld, size_t count, size_t size)
+{
+    if (ld->status || count == 0) return NULL;
+    void *p = calloc(count, size);
+    if (!p) ld->status = an_fail(ld->err, AN_NO_MEMORY, "no memory for a network's layers");
+    return p;
+}
+
+/* `prefix.what` with exactly this shape. */
+static an_tensor find(an_loader *ld, const char *prefix, const char *what, int ndim,
+                      const int64_t *dim)
+{
+    an_tensor t = {0};
+    char name[AN_NAME_MAX];
+    an_load_name(ld, name, "%s.%s", prefix, what);
+    if (!ld->status) ld->status = an_weights_get(ld->set, name, ndim, dim, &t, ld->err);
+    if (!ld->status) progressed(ld, &t);
+    return t;
+}
+
+/* Linear layers are [n, k]; the same layer is [n, k, 1, 1] where the original was a convolution. */
+static an_tensor find_matrix(an_loader *ld, const char *prefix, int64_t n, int64_t k)
+{
+    const int64_t dim[4] = {n, k, 1, 1};
+    char name[AN_NAME_MAX];
+    an_tensor there;
+    an_load_name(ld, name, "%s.weight", prefix);
+    bool conv = !ld->status && an_weights_find(ld->set, name, &there) && there.ndim == 4;
+    an_tensor t = find(ld, prefix, "weight", conv ? 4 : 2, dim);
+    t.ndim = 2;
+    return t;
+}
+
+/* ---------------------------------------------------------------- weights */
+
+static an_dtype dtype_of(const an_loader *ld, int flags)
+{
+    return flags & AN_KEEP_F32 ? AN_F32 : ld->dtype;
+}
+
+an_weight *an_load_stacked(an_loader *ld, const char *prefix, const char *const *parts, int64_t n,
+                           int64_t k, int flags)
+{
+    enum { MAX_PARTS = 4 };
+    an_tensor w[MAX_PARTS], b[MAX_PARTS];
+    const an_tensor *pw[MAX_PARTS], *pb[MAX_PARTS];
+    int count = 0;
+    for (; parts[count] && count < MAX_PARTS; count++) {
+        char name[AN_NAME_MAX];
+        an_load_name(ld, name, "%s%s%s", prefix, *parts[count] ? "." : "", parts[count]);
+        w[count] = find_matrix(ld, name, n, k);
+        pw[count] = &w[count];
+        pb[count] = NULL;
+        if (!(flags & AN_BIAS)) continue;
+        b[count] = find(ld, name, "bias", 1, &n);
+        pb[count] = &b[count];
+    }
+    an_weight *out = NULL;
+    if (!ld->status) {
+        ld->status =
+            an_weight_linear(ld->bag->device, dtype_of(ld, flags), count, pw, pb, &out, ld->err);
+        if (ld->status) an_fail_prefix(ld->err, ld->status, "%s", prefix);
+    }
+    return keep_weight(ld, out);
+}
+
+an_weight *an_load_linear(an_loader *ld, const char *prefix, int64_t n, int64_t k, int flags)
+{
+    const char *const self[] = {"", NULL};
+    return an_load_stacked(ld, prefix, self, n, k, flags);
+}
+
+an_weight *an_load_conv_part(an_loader *ld, const char *prefix, int64_t n, int64_t k, int size,
+                             int64_t from, int64_t count, int flags)
+{
+    const int64_t dim[4] = {n, k, size, size};
+    an_tensor w = find(ld, prefix, "weight", 4, dim), b = {0};
+    if (flags & AN_BIAS) b = find(ld, prefix, "bias", 1, &n);
+    if (ld->status) return NULL;
+    /* a slice along the outermost dimension is contiguous */
+    w.data = (char *)w.data + (size_t)(from * k * size * size) * an_dtype_size(w.dtype);
+    w.dim[0] = count;
+    if (flags & AN_BIAS) {
+        b.data = (char *)b.data + (size_t)from * an_dtype_size(b.dtype);
+        b.dim[0] = count;
+    }
+    an_weight *out = NULL;
+    ld->status = an_weight_conv(ld->bag->device, dtype_of(ld, flags), &w,
+                                flags & AN_BIAS ? &b : NULL, &out, ld->err);
+    if (ld->status) an_fail_prefix(ld->err, ld->status, "%s", prefix);
+    return keep_weight(ld, out);
+}
+
+an_weight *an_load_conv(an_loader *ld, const char *prefix, int64_t n, int64_t k, int size,
+                        int flags)
+{
+    return an_load_conv_part(ld, prefix, n, k, size, 0, n, flags);
+}
+
+an_weight *an_load_made(an_loader *ld, const an_tensor *w, const an_tensor *bias, int flags)
+{
+    if (ld->status) return NULL;
+    an_weight *out = NULL;
+    ld->status =
+        an_weight_linear(ld->bag->device, dtype_of(ld, flags), 1, &w, &bias, &out, ld->err);
+    return keep_weight(ld, out);
+}
+
+static an_tensor upload(an_loader *ld, an_tensor host, an_dtype dtype)
+{
+    an_tensor out = {0};
+    an_bag *b = ld->bag;
+    if (!grow(ld, &b->memory, b->n_memory, &b->cap_memory)) return out;
+    ld->status = an_device_upload(b->device, &host, dtype, &out, ld->err);
+    if (ld->status) return out;
+    b->memory[b->n_memory++] = out.data;
+    b->bytes += an_tensor_bytes(&out);
+    return out;
+}
+
+an_norm an_load_norm(an_loader *ld, const char *prefix, int64_t c, int groups, float eps)
+{
+    an_norm n = {.groups = groups, .eps = eps};
+    if (groups && c % groups && !ld->status)
+        ld->status = an_fail(ld->err, AN_INVALID, "%s: %d groups do not divide %lld channels",
+                             prefix, groups, (long long)c);
+    n.gamma = upload(ld, find(ld, prefix, "weight", 1, &c), AN_F32);
+    n.beta = upload(ld, find(ld, prefix, "bias", 1, &c), AN_F32);
+    return n;
+}
+
+an_tensor an_load_table(an_loader *ld, const char *prefix, int64_t n, int64_t c)
+{
+    const int64_t dim[2] = {n, c};
+    return upload(ld, find(ld, prefix, "weight", 2, dim), ld->dtype);
+}

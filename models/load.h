@@ -1,0 +1,68 @@
+/* load.h: from named tensors in a checkpoint to packed weights on the device. Errors latch, so that
+ * loading a network is a list of calls in the order of its layers. Private to models/. */
+#ifndef ANNEAL_MODELS_LOAD_H
+#define ANNEAL_MODELS_LOAD_H
+
+#include "anneal/ops.h"
+#include "anneal/weights.h"
+
+/* Everything a model holds on the device, freed together. */
+typedef struct an_bag {
+    an_device *device;
+    an_weight **weight;
+    void **memory;
+    size_t n_weights, cap_weights, n_memory, cap_memory;
+    size_t bytes; /* on the device */
+} an_bag;
+void an_bag_free(an_bag *b);
+
+typedef struct an_loader {
+    an_bag *bag;
+    an_dtype dtype; /* of activations, and so of weights */
+    an_weights *set;
+    an_status status;
+    an_error *err;
+    void (*progress)(void *ctx, double done);
+    void *ctx;
+    double bytes_done, bytes_all; /* of the files */
+} an_loader;
+
+/* Weight flags. */
+enum {
+    AN_BIAS = 1,    /* it has a bias, and must have it */
+    AN_KEEP_F32 = 2 /* its activations are F32 in a BF16 model too */
+};
+
+/* Norm parameters, F32. groups 0: a layer norm. */
+typedef struct an_norm {
+    an_tensor gamma, beta; /* [c] */
+    int groups;
+    float eps;
+} an_norm;
+
+#define AN_NAME_MAX 160
+
+/* y = x w^T: "prefix.weight" [n, k], also found as a 1x1 convolution [n, k, 1, 1]. */
+an_weight *an_load_linear(an_loader *ld, const char *prefix, int64_t n, int64_t k, int flags);
+/* One GEMM of several: parts is a NULL-terminated list of names below prefix, each [n, k]; they are
+ * stacked along n. At most 4. */
+an_weight *an_load_stacked(an_loader *ld, const char *prefix, const char *const *parts, int64_t n,
+                           int64_t k, int flags);
+/* "prefix.weight" [n, k, size, size]. */
+an_weight *an_load_conv(an_loader *ld, const char *prefix, int64_t n, int64_t k, int size,
+                        int flags);
+/* Outputs from..from+count of a convolution with n of them. */
+an_weight *an_load_conv_part(an_loader *ld, const char *prefix, int64_t n, int64_t k, int size,
+                             int64_t from, int64_t count, int flags);
+an_norm an_load_norm(an_loader *ld, const char *prefix, int64_t c, int groups, float eps);
+/* "prefix.weight" [n, c] as it is, in the model's dtype. */
+an_tensor an_load_table(an_loader *ld, const char *prefix, int64_t n, int64_t c);
+/* A matrix made on the host: F32 w [n, k], bias [n] or NULL. */
+an_weight *an_load_made(an_loader *ld, const an_tensor *w, const an_tensor *bias, int flags);
+
+/* "prefix.i" and the like into a buffer of AN_NAME_MAX; returns it. Latches if it does not fit. */
+const char *an_load_name(an_loader *ld, char *buf, const char *fmt, ...) AN_PRINTF(3, 4);
+/* Zeroed memory of the model's own (free()), or NULL with AN_NO_MEMORY latched. */
+void *an_load_array(an_loader *ld, size_t count, size_t size);
+
+#endif
