@@ -1,0 +1,187 @@
+"""Load: a full queue, many listeners, a busy device, memory over many requests, SIGTERM."""
+import base64, json, os, re, shutil, socket, subprocess, sys, tempfile, threading, time, unittest
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'http'))
+from harness import *
+
+SECONDS = float(os.environ.get('AN_TEST_SECONDS', '10'))
+TINY = dict(prompt='owl', steps=1, size='32x32', guidance_scale=1)
+SLOW = os.environ.get('AN_SLOW', '') != ''  # sanitizers: smaller numbers
+WRK = '''
+wrk.method = "POST"
+wrk.body = [[%s]]
+wrk.headers["Content-Type"] = "application/json"
+local answers = {}
+function setup(thread) thread:set("id", 1); table.insert(answers, thread) end
+function init(args) counts = {} end
+function response(status, headers, body)
+    counts[status] = (counts[status] or 0) + 1
+    if status == 429 and not headers["Retry-After"] then counts[-1] = (counts[-1] or 0) + 1 end
+end
+function done(summary, latency, requests)
+    local all = {}
+    for _, t in ipairs(answers) do
+        for k, v in pairs(t:get("counts")) do all[k] = (all[k] or 0) + v end
+    end
+    for k, v in pairs(all) do io.write(string.format("STATUS %%d %%d\\n", k, v)) end
+    io.write(string.format("ERRORS %%d %%d %%d %%d\\n", summary.errors.connect, summary.errors.read, summary.errors.write, summary.errors.timeout))
+end
+'''
+
+
+def wrk(server, path, body, connections, seconds):
+    with tempfile.NamedTemporaryFile('w', suffix='.lua') as f:
+        f.write(WRK % json.dumps(body))
+        f.flush()
+        out = subprocess.run(['wrk', '-t2', f'-c{connections}', f'-d{int(seconds)}s', '--timeout', '60s', '-s', f.name,
+                              f'http://127.0.0.1:{server.port}{path}'], capture_output=True, text=True).stdout
+    counts = {int(a): int(b) for a, b in re.findall(r'STATUS (-?\d+) (\d+)', out)}
+    errors = [int(x) for x in re.search(r'ERRORS (\d+) (\d+) (\d+) (\d+)', out).groups()]
+    return counts, errors, out
+
+
+@unittest.skipUnless(shutil.which('wrk'), 'SKIP: wrk is not installed')
+class Load(unittest.TestCase):
+    def test_full_queue_is_429(self):
+        s = Server('--max-queue', '16')
+        counts, errors, out = wrk(s, '/v1/images/generations', TINY, 64, SECONDS)
+        print('wrk, 64 connections, queue of 16:', counts, 'errors', errors, flush=True)
+        self.assertEqual(set(counts) - {200, 429}, set(), out)
+        self.assertGreater(counts.get(200, 0), 10)
+        self.assertGreater(counts.get(429, 0), 0)
+        self.assertEqual(errors[:3], [0, 0, 0])
+        self.assertEqual(s.stop(), 0)
+
+    def test_room_for_all(self):
+        s = Server()
+        counts, errors, out = wrk(s, '/v1/images/generations', TINY, 64, SECONDS)
+        print('wrk, 64 connections, queue of 256:', counts, flush=True)
+        self.assertEqual(set(counts), {200}, out)
+        self.assertEqual(errors[:3], [0, 0, 0])
+        self.assertEqual(s.stop(), 0)
+
+
+class Listeners(unittest.TestCase):
+    def test_idle_listeners_cost_no_thread(self):
+        n = 100 if SLOW else 1000
+        s = Server('--keepalive', '1', '--max-sse', str(n + 10))
+        threads_before = len(os.listdir(f'/proc/{s.process.pid}/task'))
+        job = s.post('/v1/jobs', dict(prompt='owl', kind='image', steps=150, n=10, size='1024x1024'))[1]
+        socks = []
+        for _ in range(n):
+            k = socket.create_connection(('127.0.0.1', s.port))
+            k.sendall(f"GET /v1/jobs/{job['id']}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            socks.append(k)
+        for k in socks:
+            k.settimeout(60)
+            self.assertIn(b'200 OK', k.recv(65536))
+        self.assertEqual(len(os.listdir(f'/proc/{s.process.pid}/task')), threads_before)
+        data = b''
+        until = time.time() + 20
+        while b'keep-alive' not in data and b'event: step' not in data and time.time() < until:
+            data += socks[0].recv(65536)
+        self.assertTrue(b'keep-alive' in data or b'event: step' in data)
+        began = time.time()
+        self.assertEqual(s.get('/health')[0], 200)
+        print(f'{n} listeners, {threads_before} threads, /health in {1e3 * (time.time() - began):.1f} ms', flush=True)
+        for k in socks[:n // 2]:  # half hang up
+            k.close()
+        s.delete('/v1/jobs/' + job['id'])
+        for k in socks[n // 2:]:  # the others see the end
+            while True:
+                got = k.recv(65536)
+                if not got or b'cancelled' in got:
+                    break
+            k.close()
+        until = time.time() + 20
+        while time.time() < until and 'anneal_http_streams 0' not in s.raw('GET', '/metrics')[2].decode():
+            time.sleep(.1)
+        self.assertIn('anneal_http_streams 0\n', s.raw('GET', '/metrics')[2].decode())
+        self.assertEqual(s.stop(), 0)
+
+
+class Health(unittest.TestCase):
+    def test_health_while_the_device_works(self):
+        s = Server()
+        s.post('/v1/jobs', dict(prompt='owl', kind='image', steps=150, n=8, size='256x256'))
+        c, times = s.connect(), []
+        for _ in range(100):
+            began = time.perf_counter()
+            c.request('GET', '/health')
+            c.getresponse().read()
+            times.append(time.perf_counter() - began)
+            time.sleep(.01)
+        times.sort()
+        print(f'/health while working: median {1e3 * times[50]:.2f} ms, 99th {1e3 * times[98]:.2f} ms', flush=True)
+        self.assertLess(times[50], .010 if not SLOW else .1)
+        self.assertEqual(s.stop(90), 0)
+
+
+class Memory(unittest.TestCase):
+    def test_plan_and_growth(self):
+        s = Server()
+        n = 100 if SLOW else 1000
+
+        def ask(k):
+            s.images(**dict(TINY, seed=k, prompt=f'owl {k}', size=['32x32', '64x64', '48x40'][k % 3]))
+
+        def crowd(count):
+            ks = iter(range(count))
+            lock = threading.Lock()
+
+            def work():
+                while True:
+                    with lock:
+                        k = next(ks, None)
+                    if k is None:
+                        return
+                    ask(k)
+            ts = [threading.Thread(target=work) for _ in range(8)]
+            for t in ts:
+                t.start()
+            for t in ts:
+                t.join()
+        crowd(n // 4)
+        before = s.rss()
+        crowd(n)
+        after = s.rss()
+        print(f'resident set after {n // 4}: {before / 1e6:.1f} MB, after {n} more: {after / 1e6:.1f} MB', flush=True)
+        if not SLOW:
+            self.assertLess(after - before, 8 << 20)
+        self.assertEqual(s.stop(), 0)
+
+
+class Stopping(unittest.TestCase):
+    def test_sigterm_finishes_running_jobs(self):
+        s = Server('--grace', '60')
+        result = {}
+        ask = dict(prompt='owl', steps=30, n=2, seed=1)
+        t = threading.Thread(target=lambda: result.update(r=s.post('/v1/images/generations', ask)))
+        t.start()
+        until = time.time() + 20
+        while s.get('/health')[1]['running'] == 0 and time.time() < until:
+            time.sleep(.01)
+        s.process.send_signal(signal.SIGTERM)
+        until, refused = time.time() + 20, None
+        while refused is None and time.time() < until:
+            try:
+                status, body = s.post('/v1/images/generations', TINY)
+                if status == 503:
+                    refused = body
+            except OSError:
+                break
+        t.join()
+        self.assertEqual(result['r'][0], 200)
+        self.assertIsNotNone(refused, 'a new job must get 503 while the running one finishes')
+        self.assertEqual(refused['error']['code'], 'shutting_down')
+        self.assertEqual(s.process.wait(30), 0)
+
+    def test_grace_time_ends(self):
+        s = Server('--grace', '0.2')
+        s.post('/v1/jobs', dict(prompt='owl', kind='image', steps=150, n=10, size='512x512'))
+        began = time.time()
+        self.assertEqual(s.stop(), 0)
+        self.assertLess(time.time() - began, 30)
+
+
+if __name__ == '__main__':
+    unittest.main(verbosity=1)
