@@ -217,6 +217,34 @@ static inline const elem *panel_rows(const an_gemm_weight *w, int64_t p, int64_t
     return (const elem *)w->data + at;
 }
 
+static int64_t panel_of(const panel_span *span, int64_t p)
+{
+    return p < span[0].count ? span[0].first + p : span[1].first + p - span[0].count;
+}
+
+/* The next panel comes from far away while the present one is worked on: a share with every tile.
+ */
+typedef struct ahead {
+    const char *at;
+    int64_t bytes, step; /* left; a tile's share */
+} ahead;
+
+static ahead ahead_of(const an_gemm_weight *w, int64_t p, int64_t k0)
+{
+    const int64_t size = w->kernel->dtype == AN_BF16 ? 2 : 4;
+    int64_t bytes = min64(w->panel - k0 * NR, KC * NR) * size;
+    return (ahead){(const char *)w->data + (p * w->panel + k0 * NR) * size, bytes > 0 ? bytes : 0,
+                   0};
+}
+
+static inline void prefetch(ahead *a)
+{
+    int64_t n = min64(a->step, a->bytes);
+    for (int64_t i = 0; i < n; i += 64) __builtin_prefetch(a->at + i, 0, 2);
+    a->at += n;
+    a->bytes -= n;
+}
+
 static inline __attribute__((always_inline)) void run_block(const an_gemm_job *j, int64_t m0,
                                                             int64_t m1, int64_t j0, int64_t j1,
                                                             void *scratch, bool expand)
@@ -231,16 +259,21 @@ static inline __attribute__((always_inline)) void run_block(const an_gemm_job *j
     int64_t ldc = (span[0].count + span[1].count) * NR;
     if (ldc / 16 % 2 == 0) ldc += 16;
 
+    const int64_t panels = span[0].count + span[1].count;
     for (int64_t k0 = 0; k0 < w->k; k0 += KC) {
         int64_t k = min64(w->k - k0, KC);
         gather(a, j, m0, m1, k0, k);
-        for (int64_t p = 0; p < span[0].count + span[1].count; p++) {
-            int64_t panel =
-                p < span[0].count ? span[0].first + p : span[1].first + p - span[0].count;
-            const elem *b = panel_rows(w, panel, k0, k, expand, bx);
-            for (int64_t m = 0; m < m1 - m0; m += MR)
+        for (int64_t p = 0; p < panels; p++) {
+            const elem *b = panel_rows(w, panel_of(span, p), k0, k, expand, bx);
+            ahead next = p + 1 < panels ? ahead_of(w, panel_of(span, p + 1), k0)
+                                        : ahead_of(w, panel_of(span, 0), k0 + KC);
+            /* With few tiles the panel is not what they wait for, or they wait for nothing else. */
+            next.step = m1 - m0 < 4 * MR ? 0 : next.bytes * MR / (m1 - m0) + 64;
+            for (int64_t m = 0; m < m1 - m0; m += MR) {
+                prefetch(&next);
                 tile((int)min64(m1 - m0 - m, MR), k, a + m * KC, b, c + m * ldc + p * NR, ldc,
                      k0 == 0);
+            }
         }
     }
     for (int64_t m = m0; m < m1; m++) {
