@@ -132,6 +132,7 @@ static an_status open_all(an_engine *e, const an_engine_options *o, an_error *er
     if (!s) s = an_lane_open(e->device, 0, &e->lane, err);
     if (s) return s;
     an_slots_scan(e);
+    if (o->scan_only) return AN_OK;
     int r = pthread_create(&e->thread, NULL, an_device_thread, e);
     if (r) return an_fail(err, AN_INTERNAL, "device thread: %s", strerror(r));
     e->thread_runs = true;

@@ -31,6 +31,7 @@ typedef struct an_engine_options {
     size_t memory_bytes;     /* budget for weights and activations; 0 = 80 % of the machine's */
     int text_cache;          /* encodings kept, default 256 */
     int vae_tile;            /* latents above this edge decode in tiles, default 128 */
+    bool scan_only;          /* look at the folders, load nothing, start no thread: `anneal models` */
 } an_engine_options;
 void an_engine_options_default(an_engine_options *o);
 

@@ -25,13 +25,14 @@ int cmd_models(int argc, char **argv)
     cli_default_models(&o);
     an_log_set_level(AN_LOG_ERROR);
     an_error err = {0};
-    an_model_list *list = NULL;
-    if (an_models_scan(o.engine.model_dirs, &list, &err) != AN_OK) {
+    an_engine *engine = NULL;
+    o.engine.scan_only = true;
+    if (an_engine_new(&o.engine, &engine, &err) != AN_OK) {
         an_options_free(&o);
         return cli_fail(&err);
     }
     an_model_entry *m = malloc(sizeof *m);
-    for (int i = 0; m && an_models_at(list, i, m); i++) {
+    for (int i = 0; m && an_engine_model_at(engine, i, m); i++) {
         if (m->ok)
             printf("%-24s %-6s %-8s %4dx%-4d %6.1f MB  %s\n", m->id, an_kind_name(m->info.kind),
                    m->info.family, m->info.width, m->info.height,
@@ -40,7 +41,8 @@ int cmd_models(int argc, char **argv)
             printf("%-24s not served: %s\n", m->id, m->error);
     }
     free(m);
-    an_models_free(list);
+    an_engine_stop(engine, 0);
+    an_engine_free(engine);
     an_options_free(&o);
     return 0;
 }
