@@ -229,7 +229,7 @@ static void check_picture(an_lane *l, int row, int64_t n_nan)
 {
     an_lane_label(l, "decode");
     if (n_nan)
-        an_lane_fail(l, AN_DEVICE, "row %d: the picture is NaN (%lld values)", row,
+        an_lane_fail(l, AN_INTERNAL, "row %d: the picture is NaN (%lld values)", row,
                      (long long)n_nan);
 }
 
