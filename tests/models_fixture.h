@@ -4,6 +4,7 @@
 #define ANNEAL_TESTS_MODELS_FIXTURE_H
 
 #include "anneal/model.h"
+#include "models/family.h"
 #include "test.h"
 
 typedef struct fixture {
@@ -14,6 +15,8 @@ typedef struct fixture {
     an_weights *golden; /* stages.safetensors, NULL for the demo */
     an_error err;
     char name[128];
+    void *memory[4096]; /* of rows; host and device are one on the machines that test */
+    int n_memory;
 } fixture;
 
 static inline bool fixture_ok(fixture *f, an_status s, const char *what)
@@ -47,6 +50,7 @@ static inline bool fixture_open(fixture *f, const char *name, const char *device
 
 static inline void fixture_close(fixture *f)
 {
+    for (int i = 0; i < f->n_memory; i++) an_device_free(f->device, f->memory[i]);
     an_lane_close(f->lane);
     an_model_free(f->model);
     an_checkpoint_close(f->checkpoint);
@@ -94,6 +98,122 @@ static inline double relative_error_hwc(const float *a, const an_tensor *want, i
     double e = relative_error(a, b, n);
     free(b);
     return e;
+}
+
+/* ---------------------------------------------------------------- rows */
+
+/* Zeroed memory until fixture_close. */
+static inline void *fixture_alloc(fixture *f, size_t bytes)
+{
+    void *p = NULL;
+    if (f->n_memory == (int)(sizeof f->memory / sizeof *f->memory) ||
+        an_device_alloc(f->device, bytes, &p, &f->err)) {
+        printf("  out of memory for test rows\n");
+        exit(1);
+    }
+    memset(p, 0, bytes);
+    return f->memory[f->n_memory++] = p;
+}
+
+/* The same numbers for the same seed, in [-1.7, 1.7], variance near 1. */
+static inline float noise(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u;
+    return ((float)(*state >> 8) / 16777216.0f - 0.5f) * 3.4f;
+}
+
+static inline an_named tensor_of(fixture *f, const char *name, an_dtype dtype, int ndim,
+                                 const int64_t *dim)
+{
+    an_named t = {name, {NULL, dtype, ndim, {1, 1, 1, 1, 1}}};
+    for (int i = 0; i < ndim; i++) t.t.dim[i] = dim[i];
+    t.t.data = fixture_alloc(f, an_tensor_bytes(&t.t));
+    return t;
+}
+#define TENSOR(f, name, dtype, ...)                                                                \
+    tensor_of((f), (name), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),     \
+              (const int64_t[]){__VA_ARGS__})
+
+static inline an_named noise_of(fixture *f, an_named t, uint32_t *state)
+{
+    int64_t n = an_tensor_count(&t.t);
+    for (int64_t i = 0; i < n; i++) {
+        float x = noise(state);
+        if (t.t.dtype == AN_F32) ((float *)t.t.data)[i] = x;
+        if (t.t.dtype == AN_BF16) ((uint16_t *)t.t.data)[i] = an_f32_to_bf16(x);
+        if (t.t.dtype == AN_U8) ((uint8_t *)t.t.data)[i] = (uint8_t)(x * 70 + 128);
+    }
+    (void)f;
+    return t;
+}
+
+static inline an_named number(fixture *f, const char *name, float x)
+{
+    an_named t = TENSOR(f, name, AN_F32, 1);
+    *(float *)t.t.data = x;
+    return t;
+}
+
+static inline void text_row(fixture *f, an_row *r, an_named *in, an_named *out, uint32_t *s,
+                            int64_t chunks)
+{
+    const an_model_info *i = &f->model->info;
+    const char *names[] = {"ids", "ids2"};
+    int64_t len = i->chunk_len;
+    for (int e = 0; e < i->text_encoders; e++) {
+        an_named t = in[r->n_in++] = TENSOR(f, names[e], AN_I32, chunks, len);
+        for (int64_t k = 0; k < chunks * len; k++) {
+            *s = *s * 1664525u + 1013904223u;
+            /* BOS, a few words, EOS and padding: 2528 and 2529 in all test models */
+            int64_t at = k % len, end = 3 + (int64_t)(*s >> 28);
+            ((int32_t *)t.t.data)[k] = at == 0     ? 2528
+                                       : at >= end ? 2529
+                                                   : (int32_t)((*s >> 8) % 2528);
+        }
+    }
+    out[r->n_out++] = TENSOR(f, "context", f->model->dtype, chunks * len, i->context_dim);
+    if (i->pooled_dim) out[r->n_out++] = TENSOR(f, "pooled", AN_F32, i->pooled_dim);
+}
+
+static inline void denoise_row(fixture *f, an_row *r, an_named *in, an_named *out, uint32_t *s,
+                               int64_t h, int64_t w, int64_t tokens)
+{
+    const an_model_info *i = &f->model->info;
+    int64_t c = i->latent_channels;
+    float u = (float)(*s % 997);
+    in[r->n_in++] = noise_of(f, TENSOR(f, "latent", AN_F32, h, w, c), s);
+    in[r->n_in++] = number(f, "scale", 1 - u / 3000);
+    in[r->n_in++] = number(f, "timestep", u);
+    in[r->n_in++] = noise_of(f, TENSOR(f, "context", f->model->dtype, tokens, i->context_dim), s);
+    if (i->pooled_dim) in[r->n_in++] = noise_of(f, TENSOR(f, "pooled", AN_F32, i->pooled_dim), s);
+    if (i->uses_time_ids) {
+        an_named t = in[r->n_in++] = TENSOR(f, "time_ids", AN_F32, 6);
+        for (int k = 0; k < 6; k++) ((float *)t.t.data)[k] = (float)(64 + k) + u;
+    }
+    if (i->guidance_embed) in[r->n_in++] = number(f, "guidance", 1 + u / 100);
+    out[r->n_out++] = TENSOR(f, "prediction", AN_F32, h, w, c);
+}
+
+/* A row of a stage, its content decided by seed alone. tokens: of its context, or chunks. */
+static inline an_row row_of(fixture *f, an_stage stage, uint32_t seed, int64_t h, int64_t w,
+                            int64_t tokens)
+{
+    an_named *in = fixture_alloc(f, 16 * sizeof *in), *out = fixture_alloc(f, 4 * sizeof *out);
+    an_row r = {in, 0, out, 0};
+    uint32_t s = seed * 2654435761u + 12345;
+    int64_t c = f->model->info.latent_channels, k = f->model->info.factor;
+    if (stage == AN_STAGE_TEXT) text_row(f, &r, in, out, &s, tokens);
+    if (stage == AN_STAGE_DENOISE) denoise_row(f, &r, in, out, &s, h, w, tokens);
+    if (stage == AN_STAGE_DECODE) {
+        in[r.n_in++] = noise_of(f, TENSOR(f, "latent", AN_F32, h, w, c), &s);
+        out[r.n_out++] = TENSOR(f, "image", AN_U8, h * k, w * k, 3);
+    }
+    if (stage == AN_STAGE_ENCODE) {
+        in[r.n_in++] = noise_of(f, TENSOR(f, "image", AN_U8, h * k, w * k, 3), &s);
+        out[r.n_out++] = TENSOR(f, "mean", AN_F32, h, w, c);
+        out[r.n_out++] = TENSOR(f, "logvar", AN_F32, h, w, c);
+    }
+    return r;
 }
 
 #endif
