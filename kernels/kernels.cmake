@@ -29,7 +29,7 @@ if(ANNEAL_ONEDNN AND EXISTS ${CMAKE_SOURCE_DIR}/kernels/cpu/onednn.c)
   if(DNNL_LIBRARY AND DNNL_INCLUDE)
     target_sources(an_kernels PRIVATE ${CMAKE_SOURCE_DIR}/kernels/cpu/onednn.c)
     target_include_directories(an_kernels SYSTEM PRIVATE ${DNNL_INCLUDE})
-    target_compile_definitions(an_kernels PRIVATE AN_ONEDNN=1)
+    target_compile_definitions(an_kernels PUBLIC AN_ONEDNN=1) # tests ask too
     target_link_libraries(an_kernels PUBLIC ${DNNL_LIBRARY})
   else()
     message(WARNING "oneDNN not found: building without it")

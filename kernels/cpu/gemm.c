@@ -1,5 +1,8 @@
 /* gemm.c: GEMM on the CPU: which kernel, the grid of tasks, the op, and the self-test. */
 #include "gemm.h"
+#ifdef AN_ONEDNN
+#include "onednn.h"
+#endif
 
 #include <stdlib.h>
 
@@ -132,12 +135,18 @@ static an_status run_job(an_lane *l, const an_gemm_job *j)
 
 an_status an_cpu_gemm(an_lane *l, const an_gemm_args *a)
 {
+#ifdef AN_ONEDNN
+    if (a->w->device->onednn) return an_onednn_gemm(l, a);
+#endif
     an_gemm_job j = an_gemm_job_linear(a, a->w->impl);
     return run_job(l, &j);
 }
 
 an_status an_cpu_conv2d(an_lane *l, const an_conv_args *a)
 {
+#ifdef AN_ONEDNN
+    if (a->w->device->onednn) return an_onednn_conv2d(l, a);
+#endif
     an_gemm_job j = an_gemm_job_conv(a, a->w->impl);
     return run_job(l, &j);
 }
@@ -164,6 +173,9 @@ static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor
 an_status an_cpu_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                                const an_tensor *const *bias, an_weight *out, an_error *err)
 {
+#ifdef AN_ONEDNN
+    if (d->onednn) return an_onednn_weight(d, dtype, n_parts, w, bias, out, err);
+#endif
     return pack(d, dtype, n_parts, w, bias, out, err);
 }
 
@@ -175,6 +187,12 @@ an_status an_cpu_weight_conv(an_device *d, an_dtype dtype, const an_tensor *w,
 
 void an_cpu_weight_free(an_weight *w)
 {
+#ifdef AN_ONEDNN
+    if (w->device->onednn) {
+        an_onednn_weight_free(w);
+        return;
+    }
+#endif
     an_gemm_weight_free(w->impl);
     w->impl = NULL;
 }

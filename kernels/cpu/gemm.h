@@ -51,6 +51,10 @@ typedef struct an_gemm_kernel {
     /* Rows m0..m1 and output columns j0..j1 (j0 a multiple of nr), from A to y. */
     void (*block)(const an_gemm_job *j, int64_t m0, int64_t m1, int64_t j0, int64_t j1,
                   void *scratch);
+    /* The epilogue of row m's columns j0..j1: v their sums, gate those of the other half or NULL.
+     * Both are read past their end, up to a vector. */
+    void (*finish)(const an_gemm_job *j, int64_t m, int64_t j0, int64_t j1, const float *v,
+                   const float *gate);
 } an_gemm_kernel;
 
 /* NULL if this build has none (another processor): ask for a lower isa. */

@@ -59,7 +59,7 @@ static void block_amx(const an_gemm_job *j, int64_t m0, int64_t m1, int64_t j0, 
 }
 
 const an_gemm_kernel an_gemm_amx[1] = {
-    {"amx bf16", AN_BF16, MR, NR, 2, A_STEP, MC, NC, BLOCK_SCRATCH, block_amx}};
+    {"amx bf16", AN_BF16, MR, NR, 2, A_STEP, MC, NC, BLOCK_SCRATCH, block_amx, finish_row}};
 #else
 #include "gemm.h"
 const an_gemm_kernel an_gemm_amx[1]; /* another processor */

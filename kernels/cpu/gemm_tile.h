@@ -90,6 +90,7 @@ static void block_bf16(const an_gemm_job *j, int64_t m0, int64_t m1, int64_t j0,
 
 #define TILE_KERNELS(isa)                                                                          \
     {                                                                                              \
-        {isa " f32", AN_F32, MR, NR, 1, 1, MC, NC, BLOCK_SCRATCH, block_f32},                      \
-            {isa " bf16 storage", AN_BF16, MR, NR, 1, 1, MC, NC, BLOCK_SCRATCH, block_bf16},       \
+        {isa " f32", AN_F32, MR, NR, 1, 1, MC, NC, BLOCK_SCRATCH, block_f32, finish_row},          \
+            {isa " bf16 storage", AN_BF16,    MR,        NR, 1, 1, MC, NC,                         \
+             BLOCK_SCRATCH,       block_bf16, finish_row},                                         \
     }

@@ -116,6 +116,24 @@ TEST(large)
                        .act = AN_ACT_SILU});
 }
 
+/* The other filling, where this build has it. */
+TEST(onednn)
+{
+#ifdef AN_ONEDNN
+    h_gemm = "onednn";
+    check(&(conv_case){6, 5, 8, 12, 3, 1, 1, 1, 1, 1, .dtype = AN_F32, .y_dtype = AN_F32,
+                       .row_bias = true, .residual = true, .act = AN_ACT_SILU});
+    check(&(conv_case){8, 8, 16, 20, 3, 2, 0, 0, 1, 1, .dtype = AN_F32, .y_dtype = AN_F32});
+    check(&(conv_case){4, 4, 3, 5, 3, 1, 1, 1, 1, 1, 8, 7, .dtype = AN_F32, .y_dtype = AN_F32});
+    check(&(conv_case){4, 4, 32, 16, 1, 1, 0, 0, 0, 0, .dtype = AN_F32, .y_dtype = AN_F32,
+                       .residual = true, .residual_is_y = true});
+    check(&(conv_case){5, 7, 12, 4, 3, 1, 1, 1, 1, 1, .dtype = AN_BF16, .y_dtype = AN_BF16});
+    h_gemm = "auto";
+#else
+    SKIP("built without oneDNN");
+#endif
+}
+
 int main(int argc, char **argv)
 {
     return test_main(argc, argv);

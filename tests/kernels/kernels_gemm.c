@@ -138,6 +138,23 @@ TEST(weight_dtypes)
     an_device_close(d);
 }
 
+/* The other filling, where this build has it. */
+TEST(onednn)
+{
+#ifdef AN_ONEDNN
+    static const int64_t ms[] = {1, 5, 64, 100};
+    h_gemm = "onednn";
+    for (size_t m = 0; m < 4; m++) {
+        check(&(gemm_case){ms[m], 96, 64, AN_ACT_SILU, AN_F32, AN_F32, true, true, m % 2});
+        check(&(gemm_case){ms[m], 33, 27, AN_ACT_NONE, AN_F32, AN_F32, false, false, false});
+        check(&(gemm_case){ms[m], 50, 70, AN_ACT_GEGLU, AN_BF16, AN_BF16, true, true, false});
+    }
+    h_gemm = "auto";
+#else
+    SKIP("built without oneDNN");
+#endif
+}
+
 TEST(self_test)
 {
     an_device *d = h_device("cpu", "auto", 1);
