@@ -73,9 +73,9 @@ static an_status check_fields(const an_engine *e, const an_model_info *info, con
     if ((s = check_real("guidance_rescale", j->rescale, 0, 1, err))) return s;
     int layers = info->layers_text > 0 ? info->layers_text : 1;
     if ((s = check_int("clip_skip", r->clip_skip, 0, layers, err))) return s;
-    if ((s = check_int("previews", r->previews, 0, j->steps, err))) return s;
+    if ((s = check_int("partial_images", r->previews, 0, j->steps, err))) return s;
     if ((s = check_int("priority", r->priority, -10, 10, err))) return s;
-    if ((s = check_real("deadline_s", r->deadline_s, 0, 1e9, err))) return s;
+    if ((s = check_real("deadline_ms", 1000 * r->deadline_s, 0, 1e12, err))) return s;
     if (r->rng != AN_RNG_GPU && r->rng != AN_RNG_CPU)
         return an_fail_param(err, AN_INVALID, "rng", "rng must be \"gpu\" or \"cpu\"");
     if (r->seed > INT64_MAX - j->n)

@@ -115,6 +115,7 @@ class Images(unittest.TestCase):
                 break
             time.sleep(0.02)
         c.sock.shutdown(socket.SHUT_RDWR)
+        c.sock.close()
         c.close()
         while time.time() < deadline:
             state = SERVER.get('/v1/jobs', key)[1]['data'][0]['state']
@@ -278,7 +279,7 @@ class BadInput(unittest.TestCase):
         ('guidance_scale', -1, '0 to 100'), ('guidance_scale', 101, '0 to 100'), ('guidance_scale', 'x', 'number'),
         ('guidance_rescale', 2, '0 to 1'), ('cfg_scale', 1e300, '0 to 100'),
         ('size', '100x100', '8'), ('size', '0x0', 'size'), ('size', '-8x8', 'size'), ('size', 'big', 'WIDTHxHEIGHT'),
-        ('size', '99999999x8', 'size'), ('size', '8x8x8', 'size'), ('size', 512, 'string'), ('size', '100000x8', ''),
+        ('size', '99999999x8', 'width'), ('size', '8x8x8', 'size'), ('size', 512, 'string'), ('size', '100000x8', ''),
         ('width', 12, '8'), ('height', -8, ''),
         ('partial_images', -1, ''), ('partial_images', 3, 'partial_images'),
         ('sampler', 'nonsense', 'euler'), ('sampler', 5, 'string'), ('schedule', 'nonsense', 'karras'),

@@ -107,11 +107,11 @@ TEST(bad_requests_name_their_field)
     REFUSED(AN_INVALID, "guidance_rescale", r.guidance_rescale = (double)NAN);
     REFUSED(AN_INVALID, "clip_skip", r.clip_skip = 3);
     REFUSED(AN_INVALID, "clip_skip", r.clip_skip = -1);
-    REFUSED(AN_INVALID, "previews", r.previews = 3);
-    REFUSED(AN_INVALID, "previews", r.previews = -1);
+    REFUSED(AN_INVALID, "partial_images", r.previews = 3);
+    REFUSED(AN_INVALID, "partial_images", r.previews = -1);
     REFUSED(AN_INVALID, "priority", r.priority = 11);
-    REFUSED(AN_INVALID, "deadline_s", r.deadline_s = -1);
-    REFUSED(AN_INVALID, "deadline_s", r.deadline_s = (double)NAN);
+    REFUSED(AN_INVALID, "deadline_ms", r.deadline_s = -1);
+    REFUSED(AN_INVALID, "deadline_ms", r.deadline_s = (double)NAN);
     REFUSED(AN_INVALID, "seed", r.seed = INT64_MAX);
     REFUSED(AN_INVALID, "timestep_spacing", r.timestep_spacing = "widdershins");
     REFUSED(AN_NOT_FOUND, "sampler", r.sampler = "no such sampler");
@@ -360,7 +360,7 @@ TEST(deadlines_end_jobs)
     REQUIRE(a);
     an_job_info info = help_wait(a);
     CHECK(info.state == AN_JOB_FAILED);
-    CHECK_STR(info.error.param, "deadline_s");
+    CHECK_STR(info.error.param, "deadline_ms");
     CHECK(info.finished - info.created < 5);
     listener l = {.job = a, .ordered = true};
     drain(&l);
