@@ -68,7 +68,7 @@ static bool doomed(const an_engine *e, const an_job *j, double now, an_job_state
     }
     if (j->deadline == 0 || now < j->deadline) return false;
     *state = AN_JOB_FAILED;
-    an_fail_param(why, AN_BUSY, "deadline_s", "not done within the deadline of %.3g s",
+    an_fail_param(why, AN_BUSY, "deadline_ms", "not done within the deadline of %.3g s",
                   j->deadline - j->created_mono);
     return true;
 }
