@@ -222,7 +222,7 @@ an_status an_device_alloc(an_device *d, size_t bytes, void **out, an_error *err)
     *out = NULL;
     size_t total;
     void *p = NULL;
-    if (!an_add_size(bytes, 2 * HEAD - 1, &total) ||
+    if (!an_add_size(bytes, 2 * HEAD - 1, &total) || total > PTRDIFF_MAX ||
         posix_memalign(&p, HEAD, total & ~(size_t)(HEAD - 1)))
         return an_fail(err, AN_NO_MEMORY, "device %s: no memory for %zu bytes", d->backend->name,
                        bytes);

@@ -46,6 +46,9 @@ typedef void (*h_fn)(h_run *h, const void *cfg);
 
 /* "auto" unless a test sets it: which GEMM the CPU devices of h_all use. */
 static const char *h_gemm = "auto";
+/* Set by a test that was built with the loops of an instruction set that this machine may lack,
+ * from plain C: the only set that h_all then runs. */
+static an_isa h_emulated = AN_ISA_GENERIC;
 
 /* ---------------------------------------------------------------- inputs */
 
@@ -81,6 +84,7 @@ static inline an_tensor h_rows(h_run *h, an_dtype dtype, int ndim, const int64_t
                                uint64_t seed, float scale, float offset)
 {
     an_tensor t = an_lane_alloc(h->l, dtype, ndim, dim);
+    if (!t.data) return t; /* counting */
     int64_t row = an_tensor_count(&t) / h->n;
     float *v = malloc((size_t)row * sizeof *v + 1);
     for (int i = 0; i < h->n; i++) {
@@ -96,6 +100,7 @@ static inline an_tensor h_param(h_run *h, an_dtype dtype, int ndim, const int64_
                                 uint64_t seed, float scale, float offset)
 {
     an_tensor t = an_lane_alloc(h->l, dtype, ndim, dim);
+    if (!t.data) return t;
     int64_t count = an_tensor_count(&t);
     float *v = malloc((size_t)count * sizeof *v + 1);
     h_values(v, count, seed, scale, offset);
@@ -240,12 +245,20 @@ static inline void h_same_row(const char *name, const char *what, const h_run *a
 static const int h_batch0[] = {0, 1, 2}, h_batch1[] = {2}, h_batch2[] = {3, 2},
                  h_batch3[] = {2, 5, 6, 7, 1, 8, 2};
 
+static inline an_device *h_isa_device(const char *isa, int threads)
+{
+    if (!h_emulated) return h_device("cpu", isa, threads);
+    an_device *d = h_device("cpu", "generic", threads);
+    if (d) d->isa = h_emulated;
+    return d;
+}
+
 static inline void h_on_isa(const char *name, h_fn fn, const void *cfg, double tol, const char *isa,
                             const h_run *ref)
 {
     h_run first = {0};
     for (int threads = 1; threads <= 3; threads++) {
-        an_device *d = h_device("cpu", isa, threads);
+        an_device *d = h_isa_device(isa, threads);
         if (!d) return;
         char what[64];
         snprintf(what, sizeof what, "%s x%d", isa, threads);
@@ -279,7 +292,8 @@ static inline void h_all(const char *name, h_fn fn, const void *cfg, double tol)
     if (!r) return;
     h_run ref = h_do(r, fn, cfg, 3, h_batch0);
     static const char *const isas[] = {"generic", "avx2", "avx512", "amx"};
-    for (int i = 0; i < 4; i++) {
+    if (h_emulated) h_on_isa(name, fn, cfg, tol, "emulated", &ref);
+    for (int i = 0; i < 4 && !h_emulated; i++) {
         an_device *d = h_device("cpu", isas[i], 1);
         if (!d) continue;
         bool have = (int)d->isa >= i;

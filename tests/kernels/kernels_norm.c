@@ -292,5 +292,8 @@ TEST(embedding_refuses_ids_out_of_range)
 
 int main(int argc, char **argv)
 {
+#ifdef EMULATED_ISA
+    h_emulated = EMULATED_ISA;
+#endif
     return test_main(argc, argv);
 }
