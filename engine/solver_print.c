@@ -30,10 +30,8 @@ an_status an_schedule_json(const an_solver *s, an_buf *out)
 {
     an_buf_str(out, "{");
     add_list(out, "timesteps", s->timesteps, s->calls);
-    if (s->sigmas) {
-        an_buf_str(out, ",");
-        add_list(out, "sigmas", s->sigmas, s->sigma_count);
-    }
+    an_buf_str(out, ",");
+    add_list(out, "sigmas", s->sigmas, s->sigma_count);
     an_buf_str(out, "}");
     return out->failed ? AN_NO_MEMORY : AN_OK;
 }

@@ -59,8 +59,8 @@ const char *an_solver_class(const an_solver *s);
 const char *an_solver_prediction_type(const an_solver *s);
 
 /* Appends {"timesteps":[...],"sigmas":[...]} as diffusers holds them after set_timesteps (terminal
- * sigma included), in the shortest digits that read back the same; no "sigmas" for the classes that
- * have none. AN_NO_MEMORY when out is full. */
+ * sigma included), in the shortest digits that read back the same; "sigmas" is empty for the
+ * classes that have none. AN_NO_MEMORY when out is full. */
 an_status an_schedule_json(const an_solver *s, an_buf *out);
 /* Appends a picture of the noise level over the calls for a terminal of cols x rows characters
  * (UTF-8, braille dots, each line ended by a newline). */
