@@ -1,7 +1,8 @@
 # The kernels room: dispatch and the plain-C reference, and the CPU filling. Files whose name ends
 # in _avx2, _avx512 or _amx are compiled for that instruction set and only entered after cpuid said
 # so; everything else is x86-64-v2, so that the binary starts anywhere.
-file(GLOB AN_KERNEL_SRCS CONFIGURE_DEPENDS kernels/*.c kernels/ref/*.c kernels/cpu/*.c)
+file(GLOB AN_KERNEL_SRCS CONFIGURE_DEPENDS kernels/*.c kernels/ref/*.c kernels/cpu/*.c
+     kernels/bench/*.c)
 set(AN_KERNEL_SRCS ${AN_KERNEL_SRCS})
 list(FILTER AN_KERNEL_SRCS EXCLUDE REGEX "/onednn\\.c$")
 add_library(an_kernels STATIC ${AN_KERNEL_SRCS})

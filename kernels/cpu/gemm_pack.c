@@ -10,20 +10,6 @@ typedef struct packing {
     int64_t c, taps; /* k = taps * c in the panel; [c][taps] in the checkpoint */
 } packing;
 
-static float read_one(const an_tensor *t, int64_t i)
-{
-    switch (t->dtype) {
-    case AN_BF16:
-        return an_bf16_to_f32(((const uint16_t *)t->data)[i]);
-    case AN_F16:
-        return an_f16_to_f32(((const uint16_t *)t->data)[i]);
-    case AN_F64:
-        return (float)((const double *)t->data)[i];
-    default:
-        return ((const float *)t->data)[i];
-    }
-}
-
 /* The part and the row in it that column n of the stacked matrix is. */
 static const an_tensor *part_of(const packing *p, int64_t *n)
 {
@@ -32,26 +18,43 @@ static const an_tensor *part_of(const packing *p, int64_t *n)
     return p->w[i];
 }
 
+#define CHUNK 4096 /* floats on the stack; a filter of at most 64 x 64 fits */
+
+/* Channels c0..c0+n of column j of a panel: line holds them as [n][taps]. */
+static void scatter(const packing *p, int64_t panel, int64_t j, int64_t c0, int64_t n,
+                    const float *line)
+{
+    const an_gemm_weight *w = p->out;
+    const int64_t nr = w->kernel->nr, pair = w->kernel->pair;
+    const bool bf16 = w->kernel->dtype == AN_BF16;
+    for (int64_t tap = 0; tap < p->taps; tap++) {
+        for (int64_t c = 0; c < n; c++) {
+            int64_t k = tap * p->c + c0 + c;
+            int64_t at = panel * w->panel + (k / pair * nr + j) * pair + k % pair;
+            float v = line[c * p->taps + tap];
+            if (bf16)
+                ((uint16_t *)w->data)[at] = an_f32_to_bf16(v);
+            else
+                ((float *)w->data)[at] = v;
+        }
+    }
+}
+
+/* A few channels of all columns at a time, so that the lines they share stay in the cache. */
 static void pack_panel(void *ctx, int64_t panel, int worker)
 {
     (void)worker;
     const packing *p = ctx;
-    const an_gemm_weight *w = p->out;
-    const an_gemm_kernel *kn = w->kernel;
-    const int64_t nr = kn->nr, pair = kn->pair;
-    for (int64_t j = 0; j < nr && panel * nr + j < w->n; j++) {
-        int64_t row = panel * nr + j;
-        const an_tensor *t = part_of(p, &row);
-        for (int64_t tap = 0; tap < p->taps; tap++) {
-            for (int64_t c = 0; c < p->c; c++) {
-                float v = read_one(t, (row * p->c + c) * p->taps + tap);
-                int64_t k = tap * p->c + c;
-                int64_t at = panel * w->panel + (k / pair * nr + j) * pair + k % pair;
-                if (kn->dtype == AN_BF16)
-                    ((uint16_t *)w->data)[at] = an_f32_to_bf16(v);
-                else
-                    ((float *)w->data)[at] = v;
-            }
+    const int64_t nr = p->out->kernel->nr, step = p->taps > 16 ? 1 : 256 / p->taps;
+    float line[CHUNK];
+    for (int64_t c = 0; c < p->c; c += step) {
+        int64_t n = p->c - c < step ? p->c - c : step;
+        for (int64_t j = 0; j < nr && panel * nr + j < p->out->n; j++) {
+            int64_t row = panel * nr + j;
+            const an_tensor *t = part_of(p, &row);
+            size_t at = (size_t)((row * p->c + c) * p->taps) * an_dtype_size(t->dtype);
+            an_convert(line, AN_F32, (const char *)t->data + at, t->dtype, n * p->taps);
+            scatter(p, panel, j, c, n, line);
         }
     }
 }
@@ -102,7 +105,7 @@ an_status an_gemm_pack(const an_gemm_kernel *kernel, an_pool *pool, int n_parts,
         for (int64_t i = 0; i < panels; i++) pack_panel(&p, i, 0);
     for (int64_t i = 0, n = 0; i < n_parts; n += w[i++]->dim[0]) {
         if (!bias || !bias[i]) continue;
-        for (int64_t j = 0; j < w[i]->dim[0]; j++) g->bias[n + j] = read_one(bias[i], j);
+        an_convert(g->bias + n, AN_F32, bias[i]->data, bias[i]->dtype, w[i]->dim[0]);
     }
     *out = g;
     return AN_OK;
