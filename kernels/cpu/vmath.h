@@ -62,7 +62,7 @@ V_INLINE void v_store_n(float *p, an_vf v, int64_t n)
     for (int64_t i = 0; i < n; i++) p[i] = t[i];
 }
 
-/* bf16 is the upper half of an f32; storing rounds to nearest even and keeps NaN. */
+/* bf16 is the upper half of an f32; storing rounds to nearest even; NaN becomes the quiet one. */
 V_INLINE an_vf v_from_bf16(an_vh h)
 {
 #if AN_VW == 64 && defined(__AVX512F__)
@@ -78,16 +78,19 @@ V_INLINE an_vf v_from_bf16(an_vh h)
 V_INLINE an_vh v_to_bf16(an_vf v)
 {
     an_vu u = (an_vu)v;
-    an_vu nan = (an_vu)(v != v);
     an_vu r = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    r = (nan & ((u >> 16) | 0x40u)) | (~nan & r);
 #if AN_VW == 64 && defined(__AVX512F__)
-    return (an_vh)_mm512_cvtepi32_epi16((__m512i)r);
+    __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+    __m512i w = _mm512_mask_mov_epi32((__m512i)r, nan, _mm512_set1_epi32(0x7fc0));
+    return (an_vh)_mm512_cvtepi32_epi16(w);
 #elif AN_VW == 32 && defined(__AVX2__)
-    __m256i p = _mm256_packus_epi32((__m256i)r, (__m256i)r);
-    return (an_vh)_mm256_castsi256_si128(_mm256_permute4x64_epi64(p, 0x08));
+    __m256 nan = _mm256_cmp_ps((__m256)v, (__m256)v, _CMP_UNORD_Q);
+    __m256i w = _mm256_blendv_epi8((__m256i)r, _mm256_set1_epi32(0x7fc0), (__m256i)nan);
+    w = _mm256_packus_epi32(w, w);
+    return (an_vh)_mm256_castsi256_si128(_mm256_permute4x64_epi64(w, 0x08));
 #else
-    return __builtin_convertvector(r, an_vh);
+    an_vu nan = (an_vu)(v != v);
+    return __builtin_convertvector((nan & 0x7fc0u) | (~nan & r), an_vh);
 #endif
 }
 V_INLINE an_vf v_load_bf16(const uint16_t *p)
@@ -170,52 +173,68 @@ V_INLINE float v_sum(an_vf v)
 
 /* ---------------------------------------------------------------- functions */
 
-/* e^x to 1 ulp or so, with denormals, infinities and NaN: x = n ln 2 + r, a polynomial in r, and
- * 2^n in two factors, so that neither leaves the range. (Cody and Waite 1980; the polynomial is the
- * one of the Cephes library.) */
-V_INLINE an_vf v_exp(an_vf x)
+/* x = n ln 2 + r: returns e^r to 1 ulp or so, and n in the low bits of *n. (Cody and Waite 1980;
+ * the polynomial is the one of the Cephes library.) */
+V_INLINE an_vf v_exp_reduced(an_vf x, an_vi *n)
 {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    x = v_min(v_set(89.0f), v_max(v_set(-104.0f), x));
     an_vf t = v_fma(x, v_set(1.44269504088896341f), v_set(magic));
-    an_vf n = t - magic;
-    an_vi i = (an_vi)t - 0x4b400000;
-    an_vf r = v_fma(n, v_set(-0.693359375f), x);
-    r = v_fma(n, v_set(2.12194440e-4f), r);
+    *n = (an_vi)t;
+    t -= magic;
+    an_vf r = v_fma(t, v_set(-0.693359375f), x);
+    r = v_fma(t, v_set(2.12194440e-4f), r);
     an_vf p = v_set(1.9875691500e-4f);
     p = v_fma(p, r, v_set(1.3981999507e-3f));
     p = v_fma(p, r, v_set(8.3334519073e-3f));
     p = v_fma(p, r, v_set(4.1665795894e-2f));
     p = v_fma(p, r, v_set(1.6666665459e-1f));
     p = v_fma(p, r, v_set(5.0000001201e-1f));
-    p = v_fma(p, r * r, r) + 1.0f;
-    an_vi half = i >> 1, rest = i - half;
+    return v_fma(p, r * r, r) + 1.0f;
+}
+
+/* e^x for every x: with denormals, infinities and NaN. 2^n is applied in two factors, so that
+ * neither leaves the range. */
+V_INLINE an_vf v_exp(an_vf x)
+{
+    an_vi n;
+    an_vf p = v_exp_reduced(v_min(v_set(89.0f), v_max(v_set(-104.0f), x)), &n);
+    n -= 0x4b400000;
+    an_vi half = n >> 1, rest = n - half;
     return p * (an_vf)((half + 127) << 23) * (an_vf)((rest + 127) << 23);
 }
 
-/* x * sigmoid(k x) */
-V_INLINE an_vf v_swish(an_vf x, float k)
+/* e^x for -87 <= x <= 88 only, where the result is a normal number: 2^n is added to the exponent.
+ * Of NaN it makes anything. */
+V_INLINE an_vf v_exp_normal(an_vf x)
 {
-    return x / (v_exp(x * -k) + 1.0f);
+    an_vi n;
+    an_vf p = v_exp_reduced(x, &n);
+    return (an_vf)((an_vu)p + ((an_vu)n << 23));
+}
+
+/* x / (1 + e^k): x sigmoid(-k). NaN in x goes through. */
+V_INLINE an_vf v_gate(an_vf x, an_vf k)
+{
+    return x / (v_exp_normal(v_min(v_set(88.0f), v_max(v_set(-87.0f), k))) + 1.0f);
 }
 V_INLINE an_vf v_silu(an_vf x)
 {
-    return x / (v_exp(-x) + 1.0f);
+    return v_gate(x, -x);
 }
 
 /* x Phi(x), the GELU of erf. For t = |x| the tail is Phi(-t) = exp(-t^2 / 2) R(u), u = (t-3)/(t+3),
  * R a Chebyshev fit of degree 9 over t = 0..14 (relative error 2.4e-8); so nothing cancels on
- * either side of zero, and one division and one exp do for all x. */
+ * either side of zero, and one division and one exp do for all x. Past 13 the tail is nothing. */
 V_INLINE an_vf v_gelu(an_vf x)
 {
-    an_vf t = v_min(v_set(14.0f), v_abs(x));
+    an_vf t = v_min(v_set(13.0f), v_abs(x));
     an_vf u = (t - 3.0f) / (t + 3.0f);
     static const float c[10] = {
         5.409386007e-5f, 0.0001162079292f, -0.0003395564635f, -0.0009842763833f, 0.00290442839f,
         0.00613219251f,  -0.04621324747f,  0.1232250217f,     -0.2064026221f,    0.1215139477f};
     an_vf p = v_set(c[0]);
     for (int i = 1; i < 10; i++) p = v_fma(p, u, v_set(c[i]));
-    an_vf h = t * v_exp(t * t * -0.5f) * p;
+    an_vf h = t * v_exp_normal(t * t * -0.5f) * p;
     an_vu negative = (an_vu)(x < 0.0f);
     return (an_vf)(((an_vu)x & ~negative)) - h;
 }
@@ -226,7 +245,7 @@ V_INLINE an_vf v_gelu_tanh(an_vf x)
     an_vf x2 = x * x;
     an_vf k =
         v_fma(x2, v_set(-2 * 0.79788456080286536f * 0.044715f), v_set(-2 * 0.79788456080286536f));
-    return x / (v_exp(x * k) + 1.0f);
+    return v_gate(x, x * k);
 }
 
 /* Any activation that is not gated. */
@@ -240,7 +259,7 @@ V_INLINE an_vf v_act(an_act act, an_vf x)
     case AN_ACT_GELU_TANH:
         return v_gelu_tanh(x);
     case AN_ACT_QUICK_GELU:
-        return v_swish(x, 1.702f);
+        return v_gate(x, x * -1.702f);
     case AN_ACT_RELU:
         return v_max(v_set(0), x);
     default:
