@@ -129,30 +129,26 @@ void an_resnet_load(an_loader *ld, an_resnet *r, const char *component, const ch
 }
 
 void an_resnet_forward(an_lane *l, const an_resnet *r, an_tensor x, const an_tensor *temb,
-                       an_tensor y)
+                       bool spend_x, an_tensor y)
 {
     int64_t n = x.dim[0], h = x.dim[1], w = x.dim[2];
     size_t mark = an_lane_mark(l);
     an_lane_label(l, r->label);
     an_tensor mid = an_lane_tensor(l, x.dtype, n, h, w, r->out);
+    if (r->shortcut) an_linear(l, x, r->shortcut, AN_ACT_NONE, NULL, y);
 
     size_t mark_first = an_lane_mark(l);
-    an_tensor time = {0};
+    an_tensor time = {0}, normed = x; /* once the shortcut has been taken, x may go */
     if (r->time) {
         time = an_lane_tensor(l, AN_F32, n, r->out);
         an_linear(l, *temb, r->time, AN_ACT_NONE, NULL, time);
     }
-    an_tensor normed = an_lane_tensor(l, x.dtype, n, h, w, r->in);
+    if (!spend_x || !r->shortcut) normed = an_lane_tensor(l, x.dtype, n, h, w, r->in);
     an_norm_group(l, &r->norm1, x, true, normed);
     an_conv_same(l, normed, r->conv1, r->time ? &time : NULL, NULL, mid);
     an_lane_release(l, mark_first);
 
     an_norm_group(l, &r->norm2, mid, true, mid);
-    if (r->shortcut) {
-        an_linear(l, x, r->shortcut, AN_ACT_NONE, NULL, y);
-        an_conv_same(l, mid, r->conv2, NULL, &y, y);
-    } else {
-        an_conv_same(l, mid, r->conv2, NULL, &x, y);
-    }
+    an_conv_same(l, mid, r->conv2, NULL, r->shortcut ? &y : &x, y);
     an_lane_release(l, mark);
 }

@@ -23,9 +23,9 @@ typedef struct an_resnet {
 void an_resnet_load(an_loader *ld, an_resnet *r, const char *component, const char *prefix,
                     int64_t in, int64_t out, int64_t temb_dim, int groups, float eps);
 /* x [n, h, w, in]; temb [n, temb_dim] F32, SiLU already applied, or NULL; y [n, h, w, out]. y may
- * be x if in == out. */
+ * be x if in == out. spend_x: nobody needs x afterwards, its memory may be used. */
 void an_resnet_forward(an_lane *l, const an_resnet *r, an_tensor x, const an_tensor *temb,
-                       an_tensor y);
+                       bool spend_x, an_tensor y);
 
 /* y = conv(x) with stride 1 and the size kept; residual may be NULL, or y. */
 void an_conv_same(an_lane *l, an_tensor x, const an_weight *w, const an_tensor *row_bias,

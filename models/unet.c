@@ -209,7 +209,7 @@ static void go_down(const an_unet *u, an_lane *l, const an_unet_args *a, const a
         const an_unet_block *b = &u->down[i];
         for (int j = 0; j < b->layers; j++) {
             an_tensor y = push(skips, l, x.dtype, n, h, w, b->channels);
-            an_resnet_forward(l, &b->resnet[j], x, temb, y);
+            an_resnet_forward(l, &b->resnet[j], x, temb, false, y);
             if (b->transformer) an_transformer_forward(l, &b->transformer[j], a, y);
             x = y;
         }
@@ -246,10 +246,10 @@ static an_tensor middle(const an_unet *u, an_lane *l, const an_unet_args *a, con
 {
     if (u->config.mid_kind == AN_MID_NONE) return x;
     an_tensor y = an_hop_to(hop, false, x.dim[0], x.dim[1], x.dim[2], u->config.mid.channels);
-    an_resnet_forward(l, &u->mid_resnet[0], x, temb, y);
+    an_resnet_forward(l, &u->mid_resnet[0], x, temb, false, y);
     if (u->config.mid_kind == AN_MID_PLAIN) return y;
     an_transformer_forward(l, &u->mid_transformer, a, y);
-    an_resnet_forward(l, &u->mid_resnet[1], y, temb, y);
+    an_resnet_forward(l, &u->mid_resnet[1], y, temb, false, y);
     return y;
 }
 
@@ -267,7 +267,7 @@ static an_tensor go_up(const an_unet *u, an_lane *l, const an_unet_args *a, cons
             an_tensor cat = an_lane_tensor(l, x.dtype, n, h, w, x.dim[3] + skip.dim[3]);
             an_concat(l, x, skip, cat);
             x = an_hop_to(hop, false, n, h, w, b->channels);
-            an_resnet_forward(l, &b->resnet[j], cat, temb, x);
+            an_resnet_forward(l, &b->resnet[j], cat, temb, true, x);
             an_lane_release(l, mark);
             if (b->transformer) an_transformer_forward(l, &b->transformer[j], a, x);
         }

@@ -204,9 +204,9 @@ static void attend(an_lane *l, const an_vae_mid *m, an_tensor x)
 
 static void mid_forward(an_lane *l, const an_vae_mid *m, an_tensor x)
 {
-    an_resnet_forward(l, &m->resnet[0], x, NULL, x);
+    an_resnet_forward(l, &m->resnet[0], x, NULL, true, x);
     if (m->qkv) attend(l, m, x);
-    an_resnet_forward(l, &m->resnet[1], x, NULL, x);
+    an_resnet_forward(l, &m->resnet[1], x, NULL, true, x);
 }
 
 /* Sizes of a block's tensors: its resnets', then the resampled one of up [h, w] or down. */
@@ -223,7 +223,7 @@ static an_tensor resnets_forward(an_lane *l, const an_vae_block *b, an_tensor x,
     for (int j = 0; j < b->layers; j++) {
         const an_resnet *r = &b->resnet[j];
         an_tensor y = an_hop_to(hop, r->shortcut, x.dim[0], x.dim[1], x.dim[2], r->out);
-        an_resnet_forward(l, r, x, NULL, y);
+        an_resnet_forward(l, r, x, NULL, true, y);
         x = y;
     }
     return x;
