@@ -132,6 +132,7 @@ static an_status open_all(an_engine *e, const an_engine_options *o, an_error *er
     if (!s) s = an_lane_open(e->device, 0, &e->lane, err);
     if (s) return s;
     an_slots_scan(e);
+    e->program_bytes = an_resident_bytes();
     if (o->scan_only) return AN_OK;
     int r = pthread_create(&e->thread, NULL, an_device_thread, e);
     if (r) return an_fail(err, AN_INTERNAL, "device thread: %s", strerror(r));
@@ -260,6 +261,7 @@ void an_engine_get_stats(an_engine *e, an_engine_stats *out)
     out->weight_bytes = e->weight_bytes;
     out->arena_bytes = e->arena_bytes;
     out->result_bytes = e->result_bytes;
+    out->planned_bytes = e->planned_bytes;
     out->text_cache_hits = e->text_hits;
     out->text_cache_misses = e->text_misses;
     out->last_tick = e->last_tick;

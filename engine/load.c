@@ -105,24 +105,36 @@ static an_status make_room(an_engine *e, const an_slot *s, size_t bytes, an_erro
                    mib(e->o.memory_bytes));
 }
 
-static void print_plan(const an_engine *e, const an_slot *s, const an_plan *p, double seconds)
+/* What the process will hold when it is busy: said in lines a person can read, kept for /metrics.
+ */
+static void print_plan(an_engine *e, const an_slot *s, const an_plan *p, double seconds)
 {
     const an_model_info *i = &s->entry.info;
     const char *id = s->entry.id;
-    size_t weights = s->entry.device_bytes;
+    size_t weights = s->entry.device_bytes, others = e->weight_bytes - weights;
     size_t text = (size_t)e->o.text_cache * an_encoding_plan(e, i);
+    size_t arena = e->arena_base, states = e->block_keep;
+    size_t total = e->program_bytes + weights + others + arena + states + text;
+    size_t results = (size_t)e->o.max_jobs_kept * (size_t)i->width * (size_t)i->height * 3;
+    if (results > e->o.max_result_bytes) results = e->o.max_result_bytes;
     an_log(AN_LOG_INFO, "%s: %s, %s, loaded in %.2f s. Memory plan:", id, i->family,
            an_dtype_name(e->dtype), seconds);
-    an_log(AN_LOG_INFO, "%s:   weights      %9.1f MiB", id, mib(weights));
-    an_log(AN_LOG_INFO, "%s:   activations  %9.1f MiB  %d pictures of %dx%d at once (%d decoding)",
-           id, mib(p->arena), p->batch, i->width, i->height, p->decode_rows);
-    an_log(AN_LOG_INFO, "%s:   states       %9.1f MiB  %d pictures begun", id, mib(p->states),
+    an_log(AN_LOG_INFO, "%s:   program       %9.1f MiB", id, mib(e->program_bytes));
+    an_log(AN_LOG_INFO, "%s:   weights       %9.1f MiB", id, mib(weights));
+    if (others) an_log(AN_LOG_INFO, "%s:   other models  %9.1f MiB", id, mib(others));
+    an_log(AN_LOG_INFO, "%s:   activations   %9.1f MiB  %d pictures of %dx%d at once, %d decoding",
+           id, mib(arena), p->batch, i->width, i->height, p->decode_rows);
+    an_log(AN_LOG_INFO, "%s:   states        %9.1f MiB  %d pictures begun", id, mib(states),
            e->o.max_running + e->o.max_batch);
-    an_log(AN_LOG_INFO, "%s:   prompts      %9.1f MiB  %d encodings kept", id, mib(text),
+    an_log(AN_LOG_INFO, "%s:   prompts       %9.1f MiB  %d encodings kept", id, mib(text),
            e->o.text_cache);
-    an_log(AN_LOG_INFO, "%s:   total        %9.1f MiB  of %.1f MiB; program %.1f MiB", id,
-           mib(weights + p->arena + p->states + text), mib(e->o.memory_bytes),
-           mib(an_resident_bytes()));
+    an_log(AN_LOG_INFO,
+           "%s:   total         %9.1f MiB  of %.1f MiB; finished pictures are kept in "
+           "up to %.1f MiB beside it",
+           id, mib(total), mib(e->o.memory_bytes), mib(results));
+    pthread_mutex_lock(&e->lock);
+    e->planned_bytes = total;
+    pthread_mutex_unlock(&e->lock);
 }
 
 static an_status settle(an_engine *e, an_slot *s, double seconds, an_error *err)

@@ -310,6 +310,7 @@ struct an_engine {
     int prices;
     uint64_t price_clock;
     size_t weight_bytes, arena_bytes, block_bytes; /* written by the device thread */
+    size_t planned_bytes, program_bytes; /* the last plan; what the process had before any model */
 
     /* device thread */
     an_task *run[AN_RUN_MAX]; /* pictures started and not finished */

@@ -223,6 +223,7 @@ typedef struct an_engine_stats {
     uint64_t ticks[AN_STAGE_COUNT], rows[AN_STAGE_COUNT]; /* rows / ticks = mean batch */
     double busy_s;           /* seconds the device worked */
     size_t weight_bytes, arena_bytes, result_bytes;
+    size_t planned_bytes; /* the printed plan's total: the resident set of a busy process */
     uint64_t text_cache_hits, text_cache_misses;
     double last_tick;        /* monotonic seconds */
     an_histogram queue_s, step_s, request_s; /* waiting, one denoise tick, whole job */

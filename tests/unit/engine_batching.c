@@ -226,6 +226,52 @@ TEST(pictures_of_one_size_advance_together)
     an_engine_free(e);
 }
 
+static uint64_t denoise_ticks(an_engine *e)
+{
+    an_engine_stats s;
+    an_engine_get_stats(e, &s);
+    return s.ticks[AN_STAGE_DENOISE];
+}
+
+/* Somebody with forty pictures of another size does not delay one small request by more than the
+ * ticks that share the device with it. */
+TEST(one_job_among_many)
+{
+    an_engine *e = help_engine(models, "f32", NULL);
+    REQUIRE(e);
+    while (!an_engine_ready(e)) usleep(1000);
+    an_job *many[40] = {0};
+    an_image_request r;
+    an_image_request_default(&r);
+    r.model = "sd1";
+    r.prompt = "owl";
+    r.width = r.height = 64;
+    r.sampler = "ddim";
+    r.steps = 60;
+    r.client = "many";
+    for (int i = 0; i < 40; i++) many[i] = submit(e, &r);
+    while (denoise_ticks(e) < 5) usleep(500);
+    r.client = "one";
+    r.width = r.height = 32;
+    r.steps = 20;
+    uint64_t before = denoise_ticks(e);
+    an_job *one = submit(e, &r);
+    REQUIRE(one);
+    an_job_info info = help_wait(one);
+    uint64_t ticks = denoise_ticks(e) - before;
+    CHECK(info.state == AN_JOB_DONE);
+    CHECK_MSG(ticks <= 2 * 20 + 6, "%d ticks for 20 steps", (int)ticks);
+    int unfinished = 0;
+    for (int i = 0; i < 40; i++) {
+        if (many[i] && !an_job_finished(many[i])) unfinished++;
+        if (many[i]) an_job_cancel(many[i]);
+    }
+    CHECK(unfinished > 20);
+    for (int i = 0; i < 40; i++) an_job_unref(many[i]);
+    an_job_unref(one);
+    an_engine_free(e);
+}
+
 static size_t resident(void)
 {
     FILE *f = fopen("/proc/self/statm", "r");
