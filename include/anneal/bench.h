@@ -13,6 +13,11 @@ typedef struct an_bench_options {
     an_dtype dtype;   /* of the activations: F32 or BF16 */
 } an_bench_options;
 
+/* What this device could do at most with activations of this dtype, all threads at once, measured
+ * now (a second): 2 x multiply-adds a second from registers, bytes a second (read and written) of
+ * copying memory. Every share that `anneal bench` prints is of these. */
+an_status an_bench_peaks(an_device *d, an_dtype dtype, double *flops, double *bytes, an_error *err);
+
 /* Runs the ops of Stable Diffusion 1.5 and of the demo model on random data and writes a line for
  * each to `out`: the time of its fastest run, TFLOP/s, GB/s (every operand counted once), and the
  * shares of two peaks that are measured first, on the same threads: multiply-adds from registers,

@@ -328,14 +328,23 @@ static an_status measure(an_device *d, const bench_case *c, const char *name, do
     return s;
 }
 
-an_status an_bench_ops(an_device *d, const an_bench_options *o, FILE *out, an_error *err)
+an_status an_bench_peaks(an_device *d, an_dtype dtype, double *flops, double *bytes, an_error *err)
 {
     an_peak_fn *const fns[] = {an_peak_generic, an_peak_avx2, an_peak_avx512, an_peak_amx};
     an_isa isa = d->isa;
-    if (isa == AN_ISA_AMX && o->dtype != AN_BF16) isa = AN_ISA_AVX512;
-    const double peak[2] = {peak_flops(d, fns[isa]), peak_bytes(d)};
-    if (peak[0] <= 0 || peak[1] <= 0)
+    if (isa == AN_ISA_AMX && dtype != AN_BF16) isa = AN_ISA_AVX512;
+    *flops = peak_flops(d, fns[isa]);
+    *bytes = peak_bytes(d);
+    if (*flops <= 0 || *bytes <= 0)
         return an_fail(err, AN_INTERNAL, "the peaks of this machine could not be measured");
+    return AN_OK;
+}
+
+an_status an_bench_ops(an_device *d, const an_bench_options *o, FILE *out, an_error *err)
+{
+    double peak[2];
+    an_status s = an_bench_peaks(d, o->dtype, &peak[0], &peak[1], err);
+    if (s) return s;
     fprintf(out,
             "%s\nactivations %s; peaks: %.3f TFLOP/s from registers, %.1f GB/s copying memory\n",
             d->description, an_dtype_name(o->dtype), peak[0] / 1e12, peak[1] / 1e9);
@@ -343,8 +352,8 @@ an_status an_bench_ops(an_device *d, const an_bench_options *o, FILE *out, an_er
         char name[80];
         describe(&cases[i], name, sizeof name);
         if (o->only && !strstr(name, o->only)) continue;
-        an_status s = measure(d, &cases[i], name, o->seconds > 0 ? o->seconds : 0.3, o->dtype, peak,
-                              out, err);
+        s = measure(d, &cases[i], name, o->seconds > 0 ? o->seconds : 0.3, o->dtype, peak, out,
+                    err);
         if (s) return an_fail_prefix(err, s, "%s", name);
         fflush(out);
     }
