@@ -1,7 +1,9 @@
 /* device.c: which filling of the op table works here, with how many threads and which instructions;
  * its memory and its weights. */
 #include "backend.h"
+#include "cpu/attention.h"
 #include "cpu/cpuid.h"
+#include "cpu/gemm.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -104,11 +106,27 @@ static an_status choose_backend(const char *name, const an_backend **out, an_err
     return AN_OK;
 }
 
+/* Whether the kernels of a set compute right here, found out once in the life of the process. */
+static bool trusted(an_isa isa)
+{
+    static _Atomic int verdict[AN_ISA_AMX + 1]; /* 0 = not asked, 1 = right, 2 = wrong */
+    if (!verdict[isa])
+        verdict[isa] = an_cpu_self_test(isa) && an_cpu_attention_self_test(isa) ? 1 : 2;
+    return verdict[isa] == 1;
+}
+
 static an_status choose_isa(const char *cap, an_isa *out, const char **why, an_error *err)
 {
     an_isa have = an_cpu_detect();
-    *out = have;
     *why = "the widest this machine has";
+    while (have > AN_ISA_GENERIC && !trusted(have)) {
+        an_log(AN_LOG_WARN,
+               "the %s kernels failed their self-test on this machine and are not used",
+               an_isa_name(have));
+        *why = "a wider one failed its self-test";
+        have--;
+    }
+    *out = have;
     if (is_auto(cap)) return AN_OK;
     for (an_isa i = AN_ISA_GENERIC; i <= AN_ISA_AMX; i++) {
         if (strcmp(cap, an_isa_name(i))) continue;
