@@ -376,6 +376,13 @@ static void denoise_ports(const an_model *m, const an_shape *s, an_ports *p)
     port(p->out, &p->n_out, (an_port){"prediction", false, AN_F32, 3, {s->h, s->w, c}, false});
 }
 
+/* Whether the network's downsamplers leave something of the latent: always with padding 1. */
+static bool large_enough(const an_unet_config *u, int64_t side)
+{
+    for (int i = 0; i < u->blocks - 1; i++) side = an_downsampled(side, u->downsample_padding);
+    return side > 0;
+}
+
 static an_status ports(const an_model *m, an_stage stage, const an_shape *s, an_ports *p,
                        an_error *err)
 {
@@ -389,6 +396,10 @@ static an_status ports(const an_model *m, an_stage stage, const an_shape *s, an_
     if (s->tokens < 1 || s->tokens > 1 << 20)
         return an_fail(err, AN_INVALID, "%lld tokens or chunks of text, expected 1 to %d",
                        (long long)s->tokens, 1 << 20);
+    const an_unet_config *u = &parts(m)->config.unet;
+    if (stage == AN_STAGE_DENOISE && (!large_enough(u, s->h) || !large_enough(u, s->w)))
+        return an_fail(err, AN_INVALID, "%lldx%lld latents are too small for this network",
+                       (long long)s->w, (long long)s->h);
     switch (stage) {
     case AN_STAGE_TEXT:
         text_ports(m, s, p);

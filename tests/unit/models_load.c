@@ -217,21 +217,23 @@ static void remove_copy(const copy *c)
     CHECK(system(cmd) == 0);
 }
 
+/* What a test does with the loaded model before it goes, or NULL. */
+typedef void use_fn(fixture *f);
+
 /* Loads it; the message in err. */
-static an_status load(const copy *c, an_error *err)
+static an_status load(const copy *c, use_fn *use, an_error *err)
 {
-    an_device *d;
-    an_checkpoint *k = NULL;
-    an_model *m = NULL;
-    an_status s = an_device_open(&(an_device_options){.device = "cpu", .threads = 1}, &d, err);
+    static fixture f;
+    f = (fixture){.name = "a changed copy"};
+    an_status s =
+        an_device_open(&(an_device_options){.device = "cpu", .threads = 1}, &f.device, err);
     if (s) return s;
-    s = an_checkpoint_open(c->path, &k, err);
-    if (!s) s = an_model_load(d, k, AN_F32, NULL, NULL, &m, err);
-    CHECK((s == AN_OK) == (m != NULL));
-    an_model_free(m);
-    an_checkpoint_close(k);
-    CHECK(an_device_bytes_live(d) == 0);
-    an_device_close(d);
+    s = an_checkpoint_open(c->path, &f.checkpoint, err);
+    if (!s) s = an_model_load(f.device, f.checkpoint, AN_F32, NULL, NULL, &f.model, err);
+    CHECK((s == AN_OK) == (f.model != NULL));
+    if (!s && use && fixture_ok(&f, an_lane_open(f.device, 64 << 20, &f.lane, &f.err), "lane"))
+        use(&f);
+    fixture_close(&f);
     return s;
 }
 
@@ -244,22 +246,21 @@ static json_t *read_config(const char *name, const char *component, const char *
     return j;
 }
 
-/* The model with one value of one config replaced; value NULL removes the key. */
+/* The model with values of one config replaced: key NULL: those of the object `value`. */
 static an_status load_with(const char *name, const char *component, const char *key,
-                           const char *value, an_error *err)
+                           const char *value, use_fn *use, an_error *err)
 {
     char path[512];
     copy c = make_copy(name, component, "config.json");
     json_t *j = read_config(name, component, "config.json");
-    if (value)
-        json_object_set_new(j, key, json_loads(value, JSON_DECODE_ANY, NULL));
-    else
-        json_object_del(j, key);
+    json_t *v = json_loads(value, JSON_DECODE_ANY, NULL);
+    CHECK(v && (key ? json_object_set(j, key, v) : json_object_update(j, v)) == 0);
+    json_decref(v);
     snprintf(path, sizeof path, "%s/%s/config.json", c.path, component);
     CHECK(json_dump_file(j, path, 0) == 0);
     json_decref(j);
     err->message[0] = '\0';
-    an_status s = load(&c, err);
+    an_status s = load(&c, use, err);
     remove_copy(&c);
     return s;
 }
@@ -310,7 +311,8 @@ TEST(what_is_not_supported_is_named)
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         an_error err;
-        an_status s = load_with(bad[i].model, bad[i].component, bad[i].key, bad[i].value, &err);
+        an_status s =
+            load_with(bad[i].model, bad[i].component, bad[i].key, bad[i].value, NULL, &err);
         if (!bad[i].says)
             CHECK_MSG(s == AN_OK, "%s %s: %s", bad[i].key, bad[i].value, err.message);
         else
@@ -336,7 +338,7 @@ TEST(weights_that_do_not_fit_their_config)
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         an_error err;
-        an_status s = load_with("sd1", bad[i].component, bad[i].key, bad[i].value, &err);
+        an_status s = load_with("sd1", bad[i].component, bad[i].key, bad[i].value, NULL, &err);
         if (!bad[i].says)
             CHECK_MSG(s == AN_OK, "%s %s: %s", bad[i].key, bad[i].value, err.message);
         else
@@ -360,12 +362,95 @@ TEST(missing_parts)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         an_error err = {.message = ""};
         copy c = make_copy("sd1", bad[i].component, bad[i].file);
-        an_status s = load(&c, &err);
+        an_status s = load(&c, NULL, &err);
         CHECK_MSG(s != AN_OK && strstr(err.message, bad[i].says),
                   "%s/%s: status %d, message '%s' lacks '%s'", bad[i].component, bad[i].file,
                   (int)s, err.message, bad[i].says);
         remove_copy(&c);
     }
+}
+
+/* ---------------------------------------------------------------- variants of the networks */
+
+static float prediction[8 * 8 * 4]; /* of the last model that predict() saw */
+
+static void predict(fixture *f)
+{
+    an_row r = row_of(f, AN_STAGE_DENOISE, 3, 8, 8, 32);
+    an_status s = an_model_step(f->model, f->lane, AN_STAGE_DENOISE, &r, 1, &f->err);
+    if (!fixture_ok(f, s, "denoise")) return;
+    memcpy(prediction, r.out[0].t.data, sizeof prediction);
+    if (((an_latent_diffusion *)f->model->impl)->config.unet.downsample_padding) return;
+    r = row_of(f, AN_STAGE_DENOISE, 3, 4, 8, 32);
+    CHECK(an_model_step(f->model, f->lane, AN_STAGE_DENOISE, &r, 1, &f->err) == AN_INVALID);
+    CHECK_STR(f->err.message, "denoise: 8x4 latents are too small for this network");
+}
+
+/* No golden has these; they must run, and must not be ignored. */
+TEST(variants_of_the_unet_run)
+{
+    static const char *const config[] = {"{}",
+                                         "{\"mid_block_type\":null}",
+                                         "{\"mid_block_type\":\"UNetMidBlock2D\"}",
+                                         "{\"downsample_padding\":0}",
+                                         "{\"only_cross_attention\":[false,true,false,false]}",
+                                         "{\"transformer_layers_per_block\":[1,0,1,1]}",
+                                         "{\"freq_shift\":1}",
+                                         "{\"flip_sin_to_cos\":false}",
+                                         "{\"norm_eps\":0.1}"};
+    float plain[sizeof prediction / sizeof *prediction];
+    for (size_t i = 0; i < sizeof config / sizeof *config; i++) {
+        an_error err = {.message = ""};
+        an_status s = load_with("sd1", "unet", NULL, config[i], predict, &err);
+        CHECK_MSG(s == AN_OK, "%s: %s", config[i], err.message);
+        double e = relative_error(prediction, plain, sizeof prediction / sizeof *prediction);
+        if (i)
+            CHECK_MSG(e > 1e-5 && e < 100, "%s: changes the prediction by %g", config[i], e);
+        else
+            memcpy(plain, prediction, sizeof plain);
+    }
+}
+
+/* The decoder of a model with statistics and a shift gets what a plain one gets scaled by hand. */
+static float unscaled[4 * 4 * 4];
+static uint8_t pictures[2][32 * 32 * 3];
+
+static void decode_with_stats(fixture *f)
+{
+    static const float mean[] = {0.5f, -1, 0, 2}, std[] = {2, 0.5f, 1, 3};
+    an_row r = row_of(f, AN_STAGE_DECODE, 4, 4, 4, 1);
+    const float *x = r.in[0].t.data;
+    for (int i = 0; i < 64; i++) unscaled[i] = x[i] * std[i % 4] / 0.18215f + mean[i % 4] + 0.25f;
+    an_status s = an_model_step(f->model, f->lane, AN_STAGE_DECODE, &r, 1, &f->err);
+    if (fixture_ok(f, s, "decode")) memcpy(pictures[0], r.out[0].t.data, sizeof pictures[0]);
+}
+
+static void decode_by_hand(fixture *f)
+{
+    an_row r = row_of(f, AN_STAGE_DECODE, 4, 4, 4, 1);
+    float *x = r.in[0].t.data;
+    for (int i = 0; i < 64; i++) x[i] = unscaled[i] * 0.18215f;
+    an_status s = an_model_step(f->model, f->lane, AN_STAGE_DECODE, &r, 1, &f->err);
+    if (fixture_ok(f, s, "decode")) memcpy(pictures[1], r.out[0].t.data, sizeof pictures[1]);
+}
+
+TEST(latents_with_statistics_and_shift)
+{
+    an_error err = {.message = ""};
+    an_status s = load_with("sd1", "vae", NULL,
+                            "{\"latents_mean\":[0.5,-1,0,2],\"latents_std\":[2,0.5,1,3],"
+                            "\"shift_factor\":0.25}",
+                            decode_with_stats, &err);
+    CHECK_MSG(s == AN_OK, "%s", err.message);
+    s = load_with("sd1", "vae", NULL, "{}", decode_by_hand, &err);
+    CHECK_MSG(s == AN_OK, "%s", err.message);
+    int off = 0, differs = 0;
+    for (size_t i = 0; i < sizeof pictures[0]; i++) {
+        off += abs(pictures[0][i] - pictures[1][i]) > 1;
+        differs += pictures[0][i] != pictures[0][0];
+    }
+    CHECK_MSG(off == 0 && differs > 100, "%d values are off, %d differ from the first", off,
+              differs);
 }
 
 /* ---------------------------------------------------------------- anneal.json */
