@@ -1,18 +1,17 @@
-/* http.c: libmicrohttpd, an epoll loop a thread. Reads bodies within their limit, checks the key,
- * finds the route. Connections that wait for a job are suspended: they cost memory, not a thread.
- */
+/* http.c: requests as they come in: who asks, which route, the body within its limits. Connections
+ * that wait for a job are suspended: they cost memory, not a thread. */
 #include "server_private.h"
 
 #include <arpa/inet.h>
-#include <netdb.h>
+#include <ctype.h>
 #include <stdlib.h>
 #include <strings.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-/* A body over the limit is read and thrown away, so that the client gets to see the 413; but not
- * for ever. */
+/* A body that is not wanted is read and thrown away, so that the client gets to see the answer; but
+ * not for ever. */
 #define DISCARD_FACTOR 4
+/* Parsing this much would keep the socket thread's other connections waiting. */
+#define LARGE_BODY 65536
 
 int connection_fd(struct MHD_Connection *c)
 {
@@ -21,53 +20,81 @@ int connection_fd(struct MHD_Connection *c)
     return i ? i->connect_fd : -1;
 }
 
+static const char *header(const an_req *r, const char *name)
+{
+    return MHD_lookup_connection_value(r->p->connection, MHD_HEADER_KIND, name);
+}
+
 /* ---------------------------------------------------------------- who asks */
 
-/* Constant time in the key's bytes, so that a wrong key tells nothing of the right one. */
-static bool equal_constant_time(const char *a, const char *b)
+/* Takes as long for any key of the token's length: a wrong one tells nothing of the right one. */
+static bool equal_constant_time(const char *token, size_t n, const char *key)
 {
-    size_t n = strlen(a), m = strlen(b);
+    size_t m = strlen(key);
     unsigned diff = n != m;
-    for (size_t i = 0; i < n; i++) diff |= (unsigned)(a[i] ^ b[m ? i % m : 0]);
+    for (size_t i = 0; i < n; i++) diff |= (unsigned)(token[i] ^ key[m ? i % m : 0]);
     return diff == 0;
 }
 
-bool client_key_allowed(const an_server *s, const char *token)
+static bool key_allowed(const an_server *s, const char *token, size_t len)
 {
     bool ok = false;
     for (int i = 0; i < s->options.n_api_keys; i++)
-        ok |= token && equal_constant_time(token, s->options.api_keys[i]);
+        ok |= equal_constant_time(token, len, s->options.api_keys[i]);
     return ok || s->options.n_api_keys == 0;
 }
 
-static const char *bearer_token(struct MHD_Connection *c)
+/* Not NUL-terminated; "" without one. */
+static const char *bearer_token(const an_req *r, size_t *len)
 {
-    const char *auth = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Authorization");
-    if (!auth || strncasecmp(auth, "Bearer ", 7) != 0) return NULL;
+    const char *auth = header(r, "Authorization");
+    *len = 0;
+    if (!auth || strncasecmp(auth, "Bearer ", 7) != 0) return "";
     for (auth += 7; *auth == ' ';) auth++;
-    return *auth ? auth : NULL;
+    *len = strlen(auth);
+    while (*len && (auth[*len - 1] == ' ' || auth[*len - 1] == '\t')) --*len;
+    return auth;
 }
 
-/* The token names the client; only a hash of it is kept, so that no log or answer shows a key. */
+static void address_name(const struct sockaddr *a, char *buf, size_t size)
+{
+    char host[INET6_ADDRSTRLEN] = "unknown";
+    if (a && a->sa_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)a)->sin_addr, host,
+                  sizeof host);
+    else if (a && a->sa_family == AF_INET6)
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, host,
+                  sizeof host);
+    snprintf(buf, size, "ip:%s", host);
+}
+
+/* A token names the client; only a salted hash of it is kept, so that no log or answer shows a key
+ * and nobody can make up a token that is taken for another's. */
 static void identify(an_req *r)
 {
-    const char *token = bearer_token(r->p->connection);
-    if (token) {
-        uint64_t h = 1469598103934665603u;
-        for (const char *c = token; *c; c++) h = (h ^ (unsigned char)*c) * 1099511628211u;
+    size_t len;
+    const char *token = bearer_token(r, &len);
+    if (len) {
+        uint64_t h = 1469598103934665603u ^ r->server->salt;
+        for (size_t i = 0; i < len; i++) h = (h ^ (unsigned char)token[i]) * 1099511628211u;
         snprintf(r->p->client, sizeof r->p->client, "key:%016llx", (unsigned long long)h);
         return;
     }
     const union MHD_ConnectionInfo *i =
         MHD_get_connection_info(r->p->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    char host[INET6_ADDRSTRLEN] = "unknown";
-    if (i && i->client_addr->sa_family == AF_INET)
-        inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)i->client_addr)->sin_addr, host,
-                  sizeof host);
-    else if (i && i->client_addr->sa_family == AF_INET6)
-        inet_ntop(AF_INET6, &((struct sockaddr_in6 *)(void *)i->client_addr)->sin6_addr, host,
-                  sizeof host);
-    snprintf(r->p->client, sizeof r->p->client, "ip:%s", host);
+    address_name(i ? i->client_addr : NULL, r->p->client, sizeof r->p->client);
+}
+
+/* A copy, since links are made when the connection may be gone; and only what a host name may hold,
+ * since it goes into answers. */
+static void keep_host(an_req *r)
+{
+    const char *host = header(r, "Host");
+    size_t n = host ? strlen(host) : 0;
+    if (n >= sizeof r->p->host) return;
+    for (size_t i = 0; i < n; i++)
+        if (!isalnum((unsigned char)host[i]) && !strchr("-._:[]", host[i])) return;
+    if (n) memcpy(r->p->host, host, n + 1);
 }
 
 /* ---------------------------------------------------------------- routing */
@@ -91,62 +118,95 @@ static bool match(const char *pattern, const char *path, char *rest, size_t size
     return *path == '\0';
 }
 
-/* Finds the route; *allow lists the methods of the path when only the method is wrong. */
-static const an_route *find_route(an_req *r, char *allow, size_t size)
+/* Finds the route; p->allow lists the methods of the path when only the method is wrong. */
+static const an_route *find_route(an_req *r)
 {
     bool head = strcmp(r->method, "HEAD") == 0;
-    allow[0] = '\0';
+    char *allow = r->p->allow;
     for (int t = 0; an_routes[t]; t++) {
         for (const an_route *route = an_routes[t]; route->path; route++) {
             if (!match(route->path, r->path, r->p->rest, sizeof r->p->rest)) continue;
             if (strcmp(head ? "GET" : r->method, route->method) == 0) return route;
             size_t n = strlen(allow);
-            snprintf(allow + n, size - n, "%s%s", n ? ", " : "", route->method);
+            snprintf(allow + n, sizeof r->p->allow - n, "%s%s", n ? ", " : "", route->method);
         }
     }
     return NULL;
 }
 
-static void dispatch(an_req *r)
+/* What the headers alone decide. */
+static verdict judge(an_req *r, uint64_t length)
+{
+    size_t len;
+    const char *token = bearer_token(r, &len);
+    const an_route *route = r->p->route = find_route(r);
+    if (strcmp(r->method, "OPTIONS") == 0 && *r->p->allow) return VERDICT_OPTIONS;
+    if (!(route && route->open) && !key_allowed(r->server, token, len)) return VERDICT_NO_KEY;
+    if (!route) return *r->p->allow ? VERDICT_NO_METHOD : VERDICT_NO_ROUTE;
+    return length > r->server->options.max_body_bytes ? VERDICT_TOO_LARGE : VERDICT_HANDLE;
+}
+
+/* A browser asks beforehand whether a page of another origin may call. */
+static void answer_options(an_req *r)
+{
+    const char *wanted = header(r, "Access-Control-Request-Headers");
+    reply_header(r, "Allow", r->p->allow);
+    if (*r->server->options.cors_origin) {
+        reply_header(r, "Access-Control-Allow-Methods", r->p->allow);
+        reply_header(r, "Access-Control-Allow-Headers",
+                     wanted && strlen(wanted) < 1024 ? wanted : "Authorization, Content-Type");
+        reply_header(r, "Access-Control-Max-Age", "86400");
+    }
+    reply_bytes(r, 204, NULL, NULL, 0);
+}
+
+static void refuse(an_req *r)
 {
     an_error err = {0};
-    char allow[128];
-    an_server *s = r->server;
-    r->body = r->p->body.data ? r->p->body.data : "";
-    r->body_len = r->p->body.len;
-    if (strcmp(r->method, "OPTIONS") == 0 && *s->options.cors_origin) {
-        reply_header(r, "Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS");
-        reply_header(r, "Access-Control-Allow-Headers", "Authorization, Content-Type");
-        reply_header(r, "Access-Control-Max-Age", "86400");
-        reply_bytes(r, 204, NULL, NULL, 0);
+    req_private *p = r->p;
+    switch (p->verdict) {
+    case VERDICT_OPTIONS:
+        answer_options(r);
         return;
-    }
-    const an_route *route = r->p->route = find_route(r, allow, sizeof allow);
-    r->rest = r->p->rest;
-    if (r->p->too_large) {
-        an_fail(&err, AN_TOO_LARGE, "the request body is larger than the limit of %zu bytes",
-                s->options.max_body_bytes);
-        reply_error(r, &err);
-    } else if (!(route && route->open) && !client_key_allowed(s, bearer_token(r->p->connection))) {
+    case VERDICT_NO_KEY:
         reply_header(r, "WWW-Authenticate", "Bearer");
-        json_t *body =
-            json_pack("{s:{s:s,s:s,s:n,s:s}}", "error", "message",
-                      "missing or wrong API key: send `Authorization: Bearer KEY`", "type",
-                      "authentication_error", "param", "code", "invalid_api_key");
-        reply_json(r, 401, body);
-    } else if (!route && *allow) {
-        reply_header(r, "Allow", allow);
-        json_t *body =
-            json_pack("{s:{s:o,s:s,s:n,s:s}}", "error", "message",
-                      json_sprintf("%s does not do here; %s would", r->method, allow), "type",
-                      "invalid_request_error", "param", "code", "method_not_allowed");
-        reply_json(r, 405, body);
-    } else if (!route) {
+        reply_fault(r, 401, "authentication_error", "invalid_api_key",
+                    "missing or wrong API key: send `Authorization: Bearer KEY`");
+        return;
+    case VERDICT_NO_METHOD:
+        reply_header(r, "Allow", p->allow);
+        reply_fault(r, 405, "invalid_request_error", "method_not_allowed",
+                    "%.20s does not do here; %s would", r->method, p->allow);
+        return;
+    case VERDICT_TOO_LARGE:
+        an_fail(&err, AN_TOO_LARGE, "the request body is larger than the limit of %zu bytes",
+                r->server->options.max_body_bytes);
+        break;
+    case VERDICT_NO_ROOM:
+        an_fail(&err, AN_NO_MEMORY, "no room for the request body: %zu bytes of others are held",
+                atomic_load(&r->server->held));
+        break;
+    default:
         an_fail(&err, AN_NOT_FOUND, "nothing lives at %.200s", r->path);
-        reply_error(r, &err);
-    } else {
-        route->handler(r);
+        break;
     }
+    reply_error(r, &err);
+}
+
+static void dispatch(an_req *r)
+{
+    req_private *p = r->p;
+    p->dispatched = true;
+    r->body = p->body.data ? p->body.data : "";
+    r->body_len = p->body.len;
+    r->rest = p->rest;
+    if (p->verdict != VERDICT_HANDLE)
+        refuse(r);
+    else if (r->body_len > LARGE_BODY)
+        reply_work(r, p->route->handler);
+    else
+        p->route->handler(r);
+    req_settle(r);
 }
 
 /* ---------------------------------------------------------------- one request */
@@ -163,20 +223,23 @@ static an_req *req_new(an_server *s, struct MHD_Connection *c, const char *url, 
         return NULL;
     }
     *r = (an_req){.server = s, .method = name, .path = path, .p = p};
-    r->rest = "";
+    r->body = r->rest = "";
     r->started = an_now_s();
+    r->client = p->client;
+    r->host = p->host;
     p->connection = c;
     an_buf_init(&p->body, s->options.max_body_bytes);
     identify(r);
-    r->client = p->client;
+    keep_host(r);
     return r;
 }
 
-/* Runs when nothing refers to the connection any more, also for streams (stream.c). */
+/* Runs when nothing refers to the request any more, also for streams (stream.c). */
 void req_free(an_req *r)
 {
     req_private *p = r->p;
     if (r->free_user) r->free_user(r->user);
+    server_release(r->server, p->held);
     an_buf_free(&p->body);
     for (int i = 0; i < p->n_headers; i++) {
         free(p->headers[i][0]);
@@ -189,9 +252,33 @@ void req_free(an_req *r)
     free(r);
 }
 
+static void add_headers(an_req *r)
+{
+    req_private *p = r->p;
+    const char *origin = r->server->options.cors_origin;
+    for (int i = 0; i < p->n_headers; i++)
+        MHD_add_response_header(p->response, p->headers[i][0], p->headers[i][1]);
+    if (!*origin) return;
+    MHD_add_response_header(p->response, "Access-Control-Allow-Origin", origin);
+    MHD_add_response_header(p->response, "Access-Control-Expose-Headers", "Location, Retry-After");
+    if (strcmp(origin, "*") != 0) MHD_add_response_header(p->response, "Vary", "Origin");
+}
+
+/* Asking for status is what machines do every second, and wrong requests are the client's business:
+ * neither belongs in the normal log. */
+static void log_answer(const an_req *r)
+{
+    int status = r->p->status;
+    bool asks = strcmp(r->method, "POST") == 0 || strcmp(r->method, "DELETE") == 0;
+    an_log(asks && (status < 400 || status >= 500) ? AN_LOG_INFO : AN_LOG_DEBUG,
+           "%s %.20s %.200s %d %.1f ms", r->client, r->method, r->path, status,
+           1e3 * (an_now_s() - r->started));
+}
+
 static enum MHD_Result queue_answer(an_req *r)
 {
     req_private *p = r->p;
+    an_server *s = r->server;
     if (!p->response) { /* no memory for a better one */
         static char text[] = "{\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\","
                              "\"param\":null,\"code\":\"no_memory\"}}";
@@ -200,41 +287,54 @@ static enum MHD_Result queue_answer(an_req *r)
         p->status = 503;
         if (!p->response) return MHD_NO;
     }
-    for (int i = 0; i < p->n_headers; i++)
-        MHD_add_response_header(p->response, p->headers[i][0], p->headers[i][1]);
-    if (*r->server->options.cors_origin)
-        MHD_add_response_header(p->response, "Access-Control-Allow-Origin",
-                                r->server->options.cors_origin);
-    atomic_fetch_add(&r->server->requests[0], 1);
+    add_headers(r);
+    atomic_fetch_add(&s->requests[0], 1);
     int class = p->status / 100;
-    if (class >= 1 && class <= 5) atomic_fetch_add(&r->server->requests[class], 1);
-    an_log(AN_LOG_DEBUG, "%s %s %s %d %.1f ms", r->client, r->method, r->path, p->status,
-           1e3 * (an_now_s() - r->started));
+    if (class >= 1 && class <= 5) atomic_fetch_add(&s->requests[class], 1);
+    log_answer(r);
+    p->queued = true;
+    atomic_fetch_add(&s->unsent, 1);
     return MHD_queue_response(p->connection, (unsigned)p->status, p->response);
 }
 
+/* libmicrohttpd calls once with the headers alone: the only chance to answer a client that waits
+ * for "100 Continue" before it sends. */
 static enum MHD_Result first_call(an_server *s, struct MHD_Connection *c, const char *url,
                                   const char *method, void **slot)
 {
     an_req *r = req_new(s, c, url, method);
     if (!r) return MHD_NO;
     *slot = r;
-    const char *length = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Content-Length");
-    if (length && strtoull(length, NULL, 10) > s->options.max_body_bytes) {
-        r->p->too_large = true;
-        /* a client that waits for "100 Continue" has sent nothing yet: refuse at once */
-        if (MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Expect")) {
-            r->p->dispatched = true;
-            dispatch(r);
-            return queue_answer(r);
-        }
-    }
-    return MHD_YES;
+    const char *text = header(r, "Content-Length");
+    uint64_t length = text ? strtoull(text, NULL, 10) : 0;
+    r->p->verdict = judge(r, length);
+    bool hopeless = length / DISCARD_FACTOR > s->options.max_body_bytes;
+    if (r->p->verdict == VERDICT_HANDLE || !(hopeless || header(r, "Expect"))) return MHD_YES;
+    dispatch(r);
+    return queue_answer(r);
 }
 
-static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *url,
-                                  const char *method, const char *version, const char *data,
-                                  size_t *len, void **slot)
+/* Keeps a part of the body, or decides that the whole is not wanted. */
+static void keep_body(an_req *r, const char *data, size_t len)
+{
+    req_private *p = r->p;
+    if (len > p->body.max - p->body.len) {
+        p->verdict = VERDICT_TOO_LARGE;
+    } else if (!server_hold(r->server, len)) {
+        p->verdict = VERDICT_NO_ROOM;
+    } else {
+        p->held += len;
+        if (!an_buf_add(&p->body, data, len)) p->verdict = VERDICT_NO_ROOM;
+    }
+    if (p->verdict == VERDICT_HANDLE) return;
+    an_buf_free(&p->body);
+    server_release(r->server, p->held);
+    p->held = 0;
+}
+
+enum MHD_Result http_request(void *cls, struct MHD_Connection *c, const char *url,
+                             const char *method, const char *version, const char *data, size_t *len,
+                             void **slot)
 {
     an_server *s = cls;
     an_req *r = *slot;
@@ -243,25 +343,22 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     req_private *p = r->p;
     if (*len) {
         atomic_fetch_add(&s->body_bytes_in, *len);
-        if (p->too_large || !an_buf_add(&p->body, data, *len)) {
-            p->too_large = true;
+        if (p->verdict == VERDICT_HANDLE)
+            keep_body(r, data, *len);
+        else
             p->discarded += *len;
-            an_buf_free(&p->body);
-            if (p->discarded > (uint64_t)DISCARD_FACTOR * s->options.max_body_bytes) return MHD_NO;
-        }
         *len = 0;
-        return MHD_YES;
+        return p->discarded / DISCARD_FACTOR > s->options.max_body_bytes ? MHD_NO : MHD_YES;
     }
     if (!p->dispatched) {
-        p->dispatched = true;
         dispatch(r);
-        if (p->suspended) return MHD_YES; /* another thread answers and resumes */
+        if (p->asleep) return MHD_YES; /* another thread answers and resumes */
     }
     return queue_answer(r);
 }
 
-static void on_completed(void *cls, struct MHD_Connection *c, void **slot,
-                         enum MHD_RequestTerminationCode why)
+void http_completed(void *cls, struct MHD_Connection *c, void **slot,
+                    enum MHD_RequestTerminationCode why)
 {
     an_req *r = *slot;
     (void)cls;
@@ -270,143 +367,15 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **slot,
     if (!r) return;
     *slot = NULL;
     req_private *p = r->p;
+    if (p->queued) atomic_fetch_sub(&r->server->unsent, 1);
     watch_remove(r->server->watch, p->hangup_watch);
-    if (p->job && !p->stream) {
+    if (p->stream) {
+        stream_detach(p->stream); /* frees r when its last task is done */
+        return;
+    }
+    if (p->job) {
         an_job_unwatch(p->job, p->job_watch);
         an_job_unref(p->job);
     }
-    if (p->suspended) atomic_fetch_sub(&r->server->waiting, 1);
-    if (p->stream)
-        stream_detach(p->stream); /* frees r when its last task is done */
-    else
-        req_free(r);
-}
-
-static void on_connection(void *cls, struct MHD_Connection *c, void **socket_context,
-                          enum MHD_ConnectionNotificationCode what)
-{
-    an_server *s = cls;
-    (void)c;
-    (void)socket_context;
-    atomic_fetch_add(&s->connections, what == MHD_CONNECTION_NOTIFY_STARTED ? 1 : -1);
-}
-
-/* ---------------------------------------------------------------- start and stop */
-
-static void on_mhd_log(void *cls, const char *fmt, va_list ap)
-{
-    char line[512];
-    (void)cls;
-    vsnprintf(line, sizeof line, fmt, ap);
-    size_t n = strlen(line);
-    if (n && line[n - 1] == '\n') line[n - 1] = '\0';
-    an_log(AN_LOG_DEBUG, "http: %s", line);
-}
-
-static an_status resolve(const an_options *o, struct sockaddr_storage *addr, an_error *err)
-{
-    char port[16];
-    struct addrinfo hint = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = NULL;
-    snprintf(port, sizeof port, "%d", o->port);
-    int rc = getaddrinfo(o->host, port, &hint, &found);
-    if (rc != 0 || !found)
-        return an_fail(err, AN_INVALID, "--host %s: %s", o->host, gai_strerror(rc));
-    memcpy(addr, found->ai_addr, found->ai_addrlen);
-    freeaddrinfo(found);
-    return AN_OK;
-}
-
-static an_status start_daemon(an_server *s, an_error *err)
-{
-    const an_options *o = &s->options;
-    struct sockaddr_storage addr = {0};
-    an_status st = resolve(o, &addr, err);
-    if (st != AN_OK) return st;
-    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
-                     MHD_USE_ITC | (addr.ss_family == AF_INET6 ? MHD_USE_IPv6 : 0);
-    struct MHD_OptionItem more[] = {
-        {MHD_OPTION_THREAD_POOL_SIZE, o->http_threads > 1 ? o->http_threads : 0, NULL},
-        {MHD_OPTION_END, 0, NULL}};
-    s->daemon = MHD_start_daemon(
-        flags, (uint16_t)o->port, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log,
-        NULL, MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&addr, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections,
-        MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)o->max_connections_per_ip,
-        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)o->idle_timeout_s,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, o->max_header_bytes, MHD_OPTION_LISTEN_BACKLOG_SIZE,
-        1024u, MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
-    if (!s->daemon)
-        return an_fail(err, AN_IO, "cannot listen on %s:%d: is another server there?", o->host,
-                       o->port);
-    const union MHD_DaemonInfo *i = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
-    s->port = i && i->port ? i->port : o->port;
-    return AN_OK;
-}
-
-an_status an_server_start(const an_options *o, an_engine *e, an_server **out, an_error *err)
-{
-    an_server *s = calloc(1, sizeof *s);
-    *out = NULL;
-    if (!s) return an_fail(err, AN_NO_MEMORY, "out of memory");
-    s->options = *o;
-    s->engine = e;
-    s->started = an_unix_s();
-    s->workers = workers_new(o->encode_threads);
-    s->watch = watch_new();
-    an_status st = s->workers && s->watch ? start_daemon(s, err)
-                                          : an_fail(err, AN_NO_MEMORY, "cannot start threads");
-    if (st != AN_OK) {
-        an_server_stop(s);
-        return st;
-    }
-    *out = s;
-    return AN_OK;
-}
-
-void an_server_quiesce(an_server *s)
-{
-    int fd = MHD_quiesce_daemon(s->daemon);
-    if (fd >= 0) close(fd);
-}
-
-void an_server_stop(an_server *s)
-{
-    if (!s) return;
-    /* Every job has ended, so sleeping connections are being answered; libmicrohttpd must not be
-     * stopped while one is suspended. */
-    double until = an_now_s() + 5;
-    while ((atomic_load(&s->waiting) || atomic_load(&s->streams)) && an_now_s() < until)
-        usleep(5000);
-    if (s->daemon) MHD_stop_daemon(s->daemon);
-    workers_free(s->workers);
-    watch_free(s->watch);
-    free(s);
-}
-
-int an_server_port(const an_server *s)
-{
-    return s->port;
-}
-an_engine *an_server_engine(const an_server *s)
-{
-    return s->engine;
-}
-const an_options *an_server_options(const an_server *s)
-{
-    return &s->options;
-}
-double an_server_started(const an_server *s)
-{
-    return s->started;
-}
-
-void an_server_stats(an_server *s, an_http_stats *out)
-{
-    for (int i = 0; i < 6; i++) out->requests[i] = atomic_load(&s->requests[i]);
-    out->connections = atomic_load(&s->connections);
-    out->streams = atomic_load(&s->streams);
-    out->waiting = atomic_load(&s->waiting);
-    out->body_bytes_in = atomic_load(&s->body_bytes_in);
-    out->bytes_out = atomic_load(&s->bytes_out);
+    req_free(r);
 }

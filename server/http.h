@@ -1,11 +1,14 @@
 /* http.h: the HTTP side of the server, and what an API dialect (server/api/) is written against.
  *
  * A handler gets a whole request and must do one of four things before it returns:
- *     reply_json / reply_error / reply_bytes    answer now
- *     reply_when_done(job, finish)              the connection sleeps, without a thread, until the
- * job ends; then finish() runs on an encoder thread and answers reply_sse(job, format) an event
- * stream, fed by the job's events reply_work(work)                          work() runs on an
- * encoder thread and answers Handlers run on libmicrohttpd's threads and must not block. */
+ *     reply_json / reply_error / reply_bytes   answer now
+ *     reply_when_done(job, finish)             the connection sleeps, without a thread, until the
+ *                                              job ends; finish() then answers
+ *     reply_sse(job, format)                   an event stream, fed by the job's events
+ *     reply_work(work)                         work() does one of the other three
+ * finish, work and format run on encoder threads, where things may take their time. Handlers run on
+ * libmicrohttpd's threads, which serve other connections too, and must not block; those of requests
+ * with a large body run on encoder threads as well. */
 #ifndef ANNEAL_HTTP_H
 #define ANNEAL_HTTP_H
 
@@ -24,6 +27,7 @@ struct an_req {
     const char *body; /* NUL-terminated; "" without a body */
     size_t body_len;
     const char *client; /* identity: "key:..." of a Bearer token, else "ip:..." */
+    const char *host;   /* the Host header, "" if it is absent or holds what no host name does */
     double started;     /* monotonic */
     void *user;         /* the handler's own, for finish(); freed with free_user */
     void (*free_user)(void *user);
@@ -32,10 +36,15 @@ struct an_req {
 
 /* ---------------------------------------------------------------- the server */
 
-an_status an_server_start(const an_options *o, an_engine *e, an_server **out, an_error *err);
+/* Binds host and port, before anything that takes time: a wrong address is found at once. */
+an_status an_server_listen(const an_options *o, int *fd, an_error *err);
+/* Takes the socket. */
+an_status an_server_start(const an_options *o, int fd, an_engine *e, an_server **out,
+                          an_error *err);
 /* Stops listening for new connections; those open go on. */
 void an_server_quiesce(an_server *s);
-/* Closes everything; the engine must have stopped, so that every waiting job has ended. */
+/* Answers whoever waits and closes everything; the engine must have stopped, so that every job has
+ * ended. */
 void an_server_stop(an_server *s);
 int an_server_port(const an_server *s);
 an_engine *an_server_engine(const an_server *s);
@@ -46,11 +55,18 @@ double an_server_started(const an_server *s); /* unix time */
 
 void reply_json(an_req *r, int status, json_t *body); /* takes the reference */
 void reply_error(an_req *r, const an_error *err); /* OpenAI's error body, status by err->status */
+/* The same for what has no an_status of its own. */
+void reply_fault(an_req *r, int status, const char *type, const char *code, const char *fmt, ...)
+    AN_PRINTF(5, 6);
 /* data is malloc'ed and taken; len bytes. */
 void reply_bytes(an_req *r, int status, const char *content_type, char *data, size_t len);
+/* data stays the caller's until release(owner). */
+void reply_shared(an_req *r, int status, const char *content_type, char *data, size_t len,
+                  void (*release)(void *owner), void *owner);
 void reply_header(an_req *r, const char *name, const char *value); /* before the reply */
 
-/* Takes the caller's job reference. finish must reply. A client that hangs up cancels the job. */
+/* Takes the caller's job reference. finish must reply. A client that hangs up cancels the job, and
+ * the store forgets it as soon as it ends: this answer is its only use. */
 void reply_when_done(an_req *r, an_job *job, void (*finish)(an_req *r, an_job *job));
 void reply_work(an_req *r, void (*work)(an_req *r));
 
@@ -58,7 +74,7 @@ typedef struct an_sse_format {
     /* Formats one event: appends nothing, or whole SSE messages (sse_message). Runs on an encoder
      * thread, one at a time per stream. */
     void (*event)(an_req *r, an_job *job, const an_event *ev, an_buf *out);
-    bool cancel_on_hangup;
+    bool own; /* the job is this stream's alone: a hang-up cancels it, the store forgets it */
 } an_sse_format;
 /* Takes the caller's job reference. The stream ends after the job's last event. */
 void reply_sse(an_req *r, an_job *job, const an_sse_format *f);
@@ -69,7 +85,7 @@ int status_http(const an_error *err);
 
 /* Request body as a JSON object (new reference), or NULL after replying with the error. */
 json_t *request_json(an_req *r);
-const char *request_header(an_req *r, const char *name);
+/* An argument after "?"; only before the reply, when the connection surely lives. */
 const char *request_query(an_req *r, const char *name);
 
 /* ---------------------------------------------------------------- counters of /metrics */
@@ -78,6 +94,7 @@ typedef struct an_http_stats {
     uint64_t requests[6]; /* by status class 1xx..5xx; [0] = all */
     int connections, streams, waiting;
     uint64_t body_bytes_in, bytes_out;
+    size_t bytes_held; /* bodies and answers in memory */
 } an_http_stats;
 void an_server_stats(an_server *s, an_http_stats *out);
 

@@ -27,8 +27,8 @@ static const option table[] = {
     {"--host", "ADDR", KIND_STRING, STR(host), 0, 0, "127.0.0.1", "address to listen on"},
     {"--port", "N", KIND_INT, NUM(port), 0, 65535, "8080", "port to listen on; 0 picks a free one"},
     {"--models", "DIR", KIND_LIST, NUM(models), 0, 0, "",
-     "folder whose entries are models; may be repeated. Default: the shipped demo and "
-     "~/.cache/anneal/models"},
+     "folder whose entries are models; may be repeated, or a comma-separated list. Default: the "
+     "shipped demo and ~/.cache/anneal/models"},
     {"--api-key", "KEY", KIND_LIST, NUM(api_keys), 0, 0, "",
      "accept only requests with this Bearer token; may be repeated, or a comma-separated list"},
     {"--cors-origin", "ORIGIN", KIND_STRING, STR(cors_origin), 0, 0, "",
@@ -52,21 +52,21 @@ static const option table[] = {
     {NULL, "Queue and limits", 0, 0, 0, 0, 0, NULL, NULL},
     {"--max-queue", "N", KIND_INT, NUM(engine.max_queue), 1, 1e6, "256",
      "jobs waiting; one more is answered 429"},
-    {"--max-batch", "N", KIND_INT, NUM(engine.max_batch), 1, 256, "8",
+    {"--max-batch", "N", KIND_INT, NUM(engine.max_batch), 1, 64, "8",
      "pictures that advance together in one tick"},
-    {"--max-running", "N", KIND_INT, NUM(engine.max_running), 1, 1024, "16",
+    {"--max-running", "N", KIND_INT, NUM(engine.max_running), 1, 960, "16",
      "pictures started and not finished"},
     {"--max-n", "N", KIND_INT, NUM(engine.max_n), 1, 1000, "10", "pictures per request"},
     {"--max-steps", "N", KIND_INT, NUM(engine.max_steps), 1, 1000, "150", "steps per picture"},
     {"--max-width", "N", KIND_INT, NUM(engine.max_width), 8, 65536, "2048", "pixels"},
     {"--max-height", "N", KIND_INT, NUM(engine.max_height), 8, 65536, "2048", "pixels"},
-    {"--max-prompt-bytes", "N", KIND_INT, NUM(engine.max_prompt_bytes), 1, 1e8, "16384",
+    {"--max-prompt-bytes", "N", KIND_INT, NUM(engine.max_prompt_bytes), 1, 16777216, "16384",
      "bytes of a prompt"},
     {"--max-chunks", "N", KIND_INT, NUM(engine.max_chunks), 1, 64, "8",
      "chunks of 75 tokens of a prompt on /sdapi"},
     {"--vae-tile", "N", KIND_INT, NUM(engine.vae_tile), 16, 4096, "96",
      "decode latents with a longer edge than this in tiles"},
-    {"--text-cache", "N", KIND_INT, NUM(engine.text_cache), 0, 1e6, "256", "text encodings kept"},
+    {"--text-cache", "N", KIND_INT, NUM(engine.text_cache), 0, 1e5, "256", "text encodings kept"},
     {"--job-ttl", "SECONDS", KIND_SECONDS, NUM(engine.job_ttl_s), 1, 1e7, "600",
      "how long finished jobs are kept"},
     {"--max-jobs-kept", "N", KIND_INT, NUM(engine.max_jobs_kept), 1, 1e6, "1024",
@@ -84,6 +84,9 @@ static const option table[] = {
     {"--max-sse", "N", KIND_INT, NUM(max_sse), 1, 1e6, "2048", "open event streams"},
     {"--max-body-bytes", "SIZE", KIND_SIZE, NUM(max_body_bytes), 1024, 1e12, "32M",
      "bytes of a request body; more is answered 413"},
+    {"--max-held-bytes", "SIZE", KIND_SIZE, NUM(max_held_bytes), 65536, 1e15, "1G",
+     "bytes of request bodies (at most half of it) and unread answers in memory; more is answered "
+     "503"},
     {"--max-header-bytes", "SIZE", KIND_SIZE, NUM(max_header_bytes), 1024, 1e8, "64K",
      "bytes of memory for a connection's headers"},
     {"--idle-timeout", "SECONDS", KIND_SECONDS, NUM(idle_timeout_s), 1, 86400, "60",
@@ -133,6 +136,7 @@ static an_status add_to_list(char **list, int *n, int max, const option *t, cons
                              an_error *err)
 {
     char *copy = strdup(value), *rest = copy;
+    int before = *n;
     if (!copy) return an_fail(err, AN_NO_MEMORY, "out of memory");
     for (char *item; (item = strsep(&rest, ",")) != NULL;) {
         if (!*item) continue;
@@ -140,11 +144,15 @@ static an_status add_to_list(char **list, int *n, int max, const option *t, cons
             free(copy);
             return an_fail(err, AN_INVALID, "%s: more than %d", t->flag, max);
         }
-        list[*n] = strdup(item);
-        if (list[*n]) ++*n;
+        if (!(list[*n] = strdup(item))) {
+            free(copy);
+            return an_fail(err, AN_NO_MEMORY, "out of memory");
+        }
+        ++*n;
     }
     free(copy);
-    return AN_OK;
+    /* an empty key would open the server to everybody */
+    return *n > before ? AN_OK : an_fail(err, AN_INVALID, "%s: '%s' is empty", t->flag, value);
 }
 
 static an_status set_option(an_options *o, const option *t, const char *value, an_error *err)

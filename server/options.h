@@ -25,7 +25,7 @@ typedef struct an_options {
     an_engine_options engine; /* max_queue, max_batch, ... */
     /* HTTP limits */
     int http_threads, max_connections, max_connections_per_ip, encode_threads;
-    size_t max_body_bytes, max_header_bytes;
+    size_t max_body_bytes, max_header_bytes, max_held_bytes;
     double idle_timeout_s, keepalive_s, grace_s, url_ttl_s;
     int max_sse;
     size_t max_url_bytes;

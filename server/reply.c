@@ -3,6 +3,10 @@
 
 #include <stdlib.h>
 
+/* A request of a few values that needs more is an attack on the parser: every [] of two bytes costs
+ * a hundred in memory. */
+#define MAX_JSON_VALUES 100000
+
 /* ---------------------------------------------------------------- errors */
 
 /* One table maps a status to HTTP and to OpenAI's words. */
@@ -22,43 +26,88 @@ static const struct {
     [AN_INTERNAL] = {500, "server_error", "internal"},
 };
 
+/* The engine ends a late job as AN_BUSY: it was not this time, but may be another time. */
+static bool is_deadline(const an_error *err)
+{
+    return err->status == AN_BUSY && strcmp(err->param, "deadline_ms") == 0;
+}
+
 int status_http(const an_error *err)
 {
     int http =
         (unsigned)err->status < sizeof errors / sizeof *errors ? errors[err->status].http : 500;
+    if (is_deadline(err)) return 504;
     /* a field too large is a wrong value; only a whole body too large is a 413 */
     return err->status == AN_TOO_LARGE && *err->param ? 400 : http;
+}
+
+/* Messages quote what the client sent, cut at some byte: what is not UTF-8 becomes '?'. */
+static json_t *message_json(const char *message)
+{
+    char text[sizeof((an_error *)0)->message];
+    size_t n = 0, len = strlen(message);
+    if (len >= sizeof text) len = sizeof text - 1;
+    while (n < len) {
+        size_t step = 1;
+        while (step < 4 && n + step < len && (message[n + step] & 0xc0) == 0x80) step++;
+        bool good = an_utf8_valid(message + n, step);
+        if (!good) step = 1;
+        memcpy(text + n, good ? message + n : "?", step);
+        n += step;
+    }
+    text[n] = '\0';
+    return json_string(text);
+}
+
+static json_t *fault_body(const char *type, const char *param, const char *code,
+                          const char *message)
+{
+    return json_pack("{s:{s:o,s:s,s:s?,s:s}}", "error", "message", message_json(message), "type",
+                     type, "param", param && *param ? param : NULL, "code", code);
 }
 
 json_t *error_body(const an_error *err)
 {
     an_status s =
         (unsigned)err->status < sizeof errors / sizeof *errors ? err->status : AN_INTERNAL;
-    const char *code = errors[s].code;
+    const char *code = errors[s].code, *type = errors[s].type;
     if (s == AN_NOT_FOUND && strcmp(err->param, "model") == 0) code = "model_not_found";
-    json_t *message = json_string(err->message);
-    if (!message) message = json_string("the error message was not UTF-8");
-    return json_pack("{s:{s:o,s:s,s:s?,s:s}}", "error", "message", message, "type", errors[s].type,
-                     "param", *err->param ? err->param : NULL, "code", code);
+    if (is_deadline(err)) {
+        code = "deadline_exceeded";
+        type = "server_error";
+    }
+    return fault_body(type, err->param, code, err->message);
+}
+
+static void reply_stopping(an_req *r)
+{
+    reply_header(r, "Retry-After", "1");
+    reply_fault(r, 503, "server_error", "shutting_down", "the server is stopping: no new requests");
 }
 
 void reply_error(an_req *r, const an_error *err)
 {
     int http = status_http(err);
-    json_t *body = error_body(err);
-    if (err->status == AN_BUSY) {
+    if (err->status == AN_BUSY && !is_deadline(err)) {
         an_engine_stats stats;
         an_engine_get_stats(r->server->engine, &stats);
         if (stats.draining) {
-            http = 503;
-            json_object_set_new(json_object_get(body, "error"), "type",
-                                json_string("server_error"));
-            json_object_set_new(json_object_get(body, "error"), "code",
-                                json_string("shutting_down"));
+            reply_stopping(r);
+            return;
         }
     }
     if (http == 429 || http == 503) reply_header(r, "Retry-After", "1");
-    reply_json(r, http, body);
+    reply_json(r, http, error_body(err));
+}
+
+void reply_fault(an_req *r, int status, const char *type, const char *code, const char *fmt, ...)
+{
+    char message[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(message, sizeof message, fmt, ap);
+    va_end(ap);
+    reply_json(r, status, fault_body(type, NULL, code, message));
 }
 
 /* ---------------------------------------------------------------- answers */
@@ -77,10 +126,18 @@ void reply_header(an_req *r, const char *name, const char *value)
     }
 }
 
-void reply_response(an_req *r, int status, struct MHD_Response *response)
+void req_hold(an_req *r, size_t n)
+{
+    atomic_fetch_add(&r->server->held, n);
+    r->p->held += n;
+}
+
+/* m NULL = no memory: queue_answer says so. */
+static void set_response(an_req *r, int status, const char *type, struct MHD_Response *m)
 {
     if (r->p->response) MHD_destroy_response(r->p->response);
-    r->p->response = response;
+    if (m && type) MHD_add_response_header(m, "Content-Type", type);
+    r->p->response = m;
     r->p->status = status;
 }
 
@@ -90,9 +147,19 @@ void reply_bytes(an_req *r, int status, const char *type, char *data, size_t len
                                  ? MHD_create_response_from_buffer(len, data, MHD_RESPMEM_MUST_FREE)
                                  : MHD_create_response_from_buffer(0, "", MHD_RESPMEM_PERSISTENT);
     if (!m) free(data);
-    if (m && type) MHD_add_response_header(m, "Content-Type", type);
     atomic_fetch_add(&r->server->bytes_out, len);
-    reply_response(r, status, m);
+    req_hold(r, len);
+    set_response(r, status, type, m);
+}
+
+void reply_shared(an_req *r, int status, const char *type, char *data, size_t len,
+                  void (*release)(void *owner), void *owner)
+{
+    struct MHD_Response *m =
+        MHD_create_response_from_buffer_with_free_callback_cls(len, data, release, owner);
+    if (!m) release(owner);
+    atomic_fetch_add(&r->server->bytes_out, len);
+    set_response(r, status, type, m);
 }
 
 void reply_json(an_req *r, int status, json_t *body)
@@ -102,40 +169,54 @@ void reply_json(an_req *r, int status, json_t *body)
     if (text)
         reply_bytes(r, status, "application/json", text, strlen(text));
     else
-        reply_response(r, 503, NULL); /* queue_answer says out of memory */
+        set_response(r, 503, NULL, NULL);
 }
 
-/* ---------------------------------------------------------------- answers that come later */
+/* ---------------------------------------------------------------- answers that come later
+ *
+ * A sleeping request is in one thread's hands at a time, and whoever wakes its connection must not
+ * touch it afterwards: libmicrohttpd may have sent the answer and freed it. While it waits for a
+ * job, two things must have happened before anybody may answer: everything below is registered, and
+ * the job has ended. Each sets its bit of `progress`; the second to do so goes on. */
+
+enum { REGISTERED = 1, ENDED = 2 };
+
+/* The request's connection goes on; r may be gone on return. */
+static void wake(an_req *r)
+{
+    an_server *s = r->server;
+    atomic_fetch_sub(&s->waiting, 1);
+    server_wake(s, r->p->connection);
+}
+
+/* Answers too large for the memory that unread ones leave are not even made. */
+static bool room_for_answer(an_req *r)
+{
+    an_error err = {0};
+    if (!server_crowded(r->server)) return true;
+    an_fail(&err, AN_NO_MEMORY, "too many answers wait to be read: %zu bytes",
+            atomic_load(&r->server->held));
+    reply_error(r, &err);
+    return false;
+}
 
 static void finish_task(void *arg)
 {
     an_req *r = arg;
-    req_private *p = r->p;
-    if (p->work)
-        p->work(r);
-    else
-        p->finish(r, p->job);
-    MHD_resume_connection(p->connection); /* r may be gone from here on */
-}
-
-static void suspend(an_req *r)
-{
-    r->p->suspended = true;
-    atomic_fetch_add(&r->server->waiting, 1);
-    MHD_suspend_connection(r->p->connection);
+    if (r->p->finish && room_for_answer(r)) r->p->finish(r, r->p->job);
+    wake(r);
 }
 
 static void start_finishing(an_req *r)
 {
-    if (atomic_exchange(&r->p->finishing, true)) return;
-    if (!workers_submit(r->server->workers, finish_task, r))
-        MHD_resume_connection(r->p->connection); /* without an answer: out of memory */
+    if (!workers_submit(r->server->workers, finish_task, r)) wake(r); /* without an answer */
 }
 
 static void on_job_event(void *arg)
 {
     an_req *r = arg;
-    if (an_job_finished(r->p->job)) start_finishing(r);
+    if (an_job_finished(r->p->job) && atomic_fetch_or(&r->p->progress, ENDED) == REGISTERED)
+        start_finishing(r);
 }
 
 static void on_hangup(void *arg)
@@ -144,44 +225,104 @@ static void on_hangup(void *arg)
     an_job_cancel(r->p->job); /* its last event answers, and the closed socket is noticed then */
 }
 
-void reply_when_done(an_req *r, an_job *job, void (*finish)(an_req *r, an_job *job))
+static void wait_for_job(an_req *r)
 {
     req_private *p = r->p;
-    p->job = job;
-    p->finish = finish;
-    suspend(r);
     p->hangup_watch = watch_add(r->server->watch, connection_fd(p->connection), on_hangup, NULL, r);
-    p->job_watch = an_job_watch(job, on_job_event, r);
-    on_job_event(r); /* it may have ended before anybody watched */
+    p->job_watch = an_job_watch(p->job, on_job_event, r);
+    if (p->job_watch < 0) { /* no memory: nobody would tell of its end */
+        an_job_cancel(p->job);
+        p->finish = NULL;
+        atomic_fetch_or(&p->progress, ENDED);
+    }
+    if (an_job_finished(p->job)) atomic_fetch_or(&p->progress, ENDED); /* before it was watched */
+    if (atomic_fetch_or(&p->progress, REGISTERED) & ENDED) start_finishing(r);
+}
+
+static void work_task(void *arg)
+{
+    an_req *r = arg;
+    req_private *p = r->p;
+    while (p->work) {
+        void (*work)(an_req * r) = p->work;
+        p->work = NULL;
+        if (room_for_answer(r)) work(r);
+    }
+    an_buf_free(&p->body);
+    if (p->finish)
+        wait_for_job(r);
+    else
+        wake(r);
+}
+
+void req_settle(an_req *r)
+{
+    req_private *p = r->p;
+    if (!p->work && !p->finish) return;
+    if (!server_sleep(r->server)) {
+        if (p->finish) an_job_cancel(p->job);
+        p->work = NULL;
+        p->finish = NULL;
+        reply_stopping(r);
+        return;
+    }
+    p->asleep = true;
+    atomic_fetch_add(&r->server->waiting, 1);
+    MHD_suspend_connection(p->connection);
+    if (p->work) {
+        if (!workers_submit(r->server->workers, work_task, r)) wake(r);
+    } else {
+        an_buf_free(&p->body);
+        wait_for_job(r);
+    }
+}
+
+void reply_when_done(an_req *r, an_job *job, void (*finish)(an_req *r, an_job *job))
+{
+    r->p->job = job;
+    r->p->finish = finish;
+    an_job_forget(job);
 }
 
 void reply_work(an_req *r, void (*work)(an_req *r))
 {
     r->p->work = work;
-    suspend(r);
-    start_finishing(r);
 }
 
 /* ---------------------------------------------------------------- reading requests */
+
+static bool few_values(const char *s, size_t len)
+{
+    size_t values = 0;
+    bool in_string = false;
+    for (size_t i = 0; i < len && values <= MAX_JSON_VALUES; i++) {
+        if (in_string) {
+            if (s[i] == '\\')
+                i++;
+            else if (s[i] == '"')
+                in_string = false;
+        } else if (s[i] == '"') {
+            in_string = true;
+        } else if (s[i] == ',' || s[i] == '[' || s[i] == '{') {
+            values++;
+        }
+    }
+    return values <= MAX_JSON_VALUES;
+}
 
 json_t *request_json(an_req *r)
 {
     an_error err = {0};
     json_t *j = NULL;
-    if (an_json_parse(r->body, r->body_len, &j, &err) != AN_OK) {
-        reply_error(r, &err);
-        return NULL;
+    if (!few_values(r->body, r->body_len)) {
+        an_fail(&err, AN_INVALID, "the request body holds more than %d values", MAX_JSON_VALUES);
+    } else if (an_json_parse(r->body, r->body_len, &j, &err) == AN_OK) {
+        if (json_is_object(j)) return j;
+        json_decref(j);
+        an_fail(&err, AN_INVALID, "the request body must be a JSON object");
     }
-    if (json_is_object(j)) return j;
-    json_decref(j);
-    an_fail(&err, AN_INVALID, "the request body must be a JSON object");
     reply_error(r, &err);
     return NULL;
-}
-
-const char *request_header(an_req *r, const char *name)
-{
-    return MHD_lookup_connection_value(r->p->connection, MHD_HEADER_KIND, name);
 }
 
 const char *request_query(an_req *r, const char *name)

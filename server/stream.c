@@ -1,14 +1,14 @@
 /* stream.c: server-sent events. A stream has a buffer; encoder threads fill it from the job's
  * events (the pump), libmicrohttpd empties it, and the connection is suspended while it is empty. A
- * slow reader stops the pump at HIGH_WATER, so that it costs bounded memory and the job never
- * waits. */
+ * slow reader stops the pump at HIGH_WATER, and all slow readers together at --max-held-bytes, so
+ * that they cost bounded memory and the job never waits. */
 #include "server_private.h"
 
 #include <stdlib.h>
 
 #define HIGH_WATER ((size_t)256 << 10)
-#define MAX_BUFFER ((size_t)256 << 20) /* one event may hold a whole picture */
-#define BLOCK      32768
+#define MAX_BUFFER ((size_t)1 << 30) /* one event may hold all pictures of a job */
+#define BLOCK      8192
 
 struct an_stream {
     an_req *r;
@@ -22,13 +22,15 @@ struct an_stream {
     an_buf out;
     size_t sent;
     bool suspended, ended, closed;
-    bool pumping, again, full;
+    bool pumping, again;
+    bool full; /* the pump stopped for want of room: the reader or the clock starts it again */
     double last_write;
 };
 
 static void stream_unref(an_stream *s)
 {
     if (atomic_fetch_sub(&s->refs, 1) != 1) return;
+    server_release(s->r->server, s->out.len);
     an_job_unref(s->job);
     an_buf_free(&s->out);
     pthread_mutex_destroy(&s->lock);
@@ -41,7 +43,18 @@ static void wake(an_stream *s)
 {
     if (!s->suspended) return;
     s->suspended = false;
-    MHD_resume_connection(s->r->p->connection);
+    server_wake(s->r->server, s->r->p->connection);
+}
+
+/* Lock held. */
+static void append(an_stream *s, const char *text, size_t len)
+{
+    if (!len) return;
+    if (an_buf_add(&s->out, text, len))
+        atomic_fetch_add(&s->r->server->held, len);
+    else
+        s->closed = true;
+    s->last_write = an_now_s();
 }
 
 /* ---------------------------------------------------------------- pump */
@@ -51,8 +64,9 @@ static bool pump_one(an_stream *s)
 {
     an_event ev;
     an_buf text;
+    an_server *server = s->r->server;
     pthread_mutex_lock(&s->lock);
-    s->full = s->out.len - s->sent > HIGH_WATER;
+    s->full = s->out.len - s->sent > HIGH_WATER || server_crowded(server);
     bool stop = s->full || s->closed;
     pthread_mutex_unlock(&s->lock);
     if (stop) return false;
@@ -69,8 +83,8 @@ static bool pump_one(an_stream *s)
     s->format.event(s->r, s->job, &ev, &text);
     free(ev.preview);
     pthread_mutex_lock(&s->lock);
-    if (text.failed || !an_buf_add(&s->out, text.data, text.len)) s->closed = true;
-    s->last_write = an_now_s();
+    append(s, text.data, text.len);
+    if (text.failed) s->closed = true;
     if (text.len || s->closed) wake(s);
     pthread_mutex_unlock(&s->lock);
     an_buf_free(&text);
@@ -99,6 +113,7 @@ static void kick(an_stream *s)
         s->again = true;
         return;
     }
+    if (s->closed || s->ended) return;
     atomic_fetch_add(&s->refs, 1);
     s->pumping = workers_submit(s->r->server->workers, pump, s);
     if (!s->pumping) {
@@ -118,27 +133,35 @@ static void on_job_event(void *arg)
 
 /* ---------------------------------------------------------------- the connection's side */
 
+/* Lock held. */
+static size_t take(an_stream *s, char *buf, size_t max)
+{
+    an_server *server = s->r->server;
+    size_t n = s->out.len - s->sent;
+    n = n < max ? n : max;
+    memcpy(buf, s->out.data + s->sent, n);
+    s->sent += n;
+    if (s->sent == s->out.len) { /* idle streams keep no memory */
+        server_release(server, s->out.len);
+        an_buf_free(&s->out);
+        s->sent = 0;
+    }
+    atomic_fetch_add(&server->bytes_out, n);
+    if (s->full) kick(s);
+    return n;
+}
+
 static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
 {
     an_stream *s = cls;
+    ssize_t got = 0;
     (void)pos;
     pthread_mutex_lock(&s->lock);
-    size_t n = s->out.len - s->sent;
-    ssize_t got = 0;
     if (s->closed) {
         got = MHD_CONTENT_READER_END_WITH_ERROR;
-    } else if (n) {
-        n = n < max ? n : max;
-        memcpy(buf, s->out.data + s->sent, n);
-        s->sent += n;
-        if (s->sent == s->out.len) { /* idle streams keep no memory */
-            an_buf_free(&s->out);
-            s->sent = 0;
-        }
-        if (s->full) kick(s);
-        got = (ssize_t)n;
-        atomic_fetch_add(&s->r->server->bytes_out, n);
-    } else if (s->ended) {
+    } else if (s->out.len > s->sent) {
+        got = (ssize_t)take(s, buf, max);
+    } else if (s->ended || !server_sleep(s->r->server)) {
         got = MHD_CONTENT_READER_END_OF_STREAM;
     } else {
         s->suspended = true;
@@ -151,7 +174,7 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
 static void on_hangup(void *arg)
 {
     an_stream *s = arg;
-    if (s->format.cancel_on_hangup) an_job_cancel(s->job);
+    if (s->format.own) an_job_cancel(s->job);
     pthread_mutex_lock(&s->lock);
     s->closed = true;
     wake(s);
@@ -160,13 +183,18 @@ static void on_hangup(void *arg)
 
 static void on_tick(void *arg)
 {
+    static const char comment[] = ": keep-alive\n\n";
     an_stream *s = arg;
-    double now = an_now_s();
+    an_server *server = s->r->server;
     pthread_mutex_lock(&s->lock);
+    if (s->full && atomic_load(&server->stopping)) { /* others' memory will not come free in time */
+        s->closed = true;
+        wake(s);
+    }
+    if (s->full) kick(s);
     if (!s->ended && !s->closed && s->suspended && !s->out.len &&
-        now - s->last_write >= s->r->server->options.keepalive_s) {
-        an_buf_str(&s->out, ": keep-alive\n\n");
-        s->last_write = now;
+        an_now_s() - s->last_write >= server->options.keepalive_s) {
+        append(s, comment, sizeof comment - 1);
         wake(s);
     }
     pthread_mutex_unlock(&s->lock);
@@ -177,10 +205,37 @@ void stream_detach(an_stream *s)
     atomic_fetch_sub(&s->r->server->streams, 1);
     an_job_unwatch(s->job, s->job_watch);
     pthread_mutex_lock(&s->lock);
+    bool early = !s->ended;
     s->closed = true;
     s->suspended = false;
     pthread_mutex_unlock(&s->lock);
+    /* libmicrohttpd may notice a hang-up before the watcher does */
+    if (early && s->format.own) an_job_cancel(s->job);
     stream_unref(s);
+}
+
+static an_stream *stream_new(an_req *r, an_job *job, const an_sse_format *f)
+{
+    an_stream *s = calloc(1, sizeof *s);
+    if (!s) return NULL;
+    r->p->response =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, read_stream, s, NULL);
+    if (!r->p->response) {
+        free(s);
+        return NULL;
+    }
+    r->p->status = 200;
+    MHD_add_response_header(r->p->response, "Content-Type", "text/event-stream; charset=utf-8");
+    reply_header(r, "Cache-Control", "no-cache");
+    reply_header(r, "X-Accel-Buffering", "no"); /* proxies must not hold events back */
+    s->r = r;
+    s->job = job;
+    s->format = *f;
+    s->last_write = an_now_s();
+    atomic_store(&s->refs, 1);
+    pthread_mutex_init(&s->lock, NULL);
+    an_buf_init(&s->out, MAX_BUFFER);
+    return s;
 }
 
 void reply_sse(an_req *r, an_job *job, const an_sse_format *f)
@@ -188,36 +243,24 @@ void reply_sse(an_req *r, an_job *job, const an_sse_format *f)
     an_error err = {0};
     an_server *server = r->server;
     an_stream *s = NULL;
-    struct MHD_Response *m = NULL;
-    if (atomic_fetch_add(&server->streams, 1) >= server->options.max_sse) {
+    if (atomic_fetch_add(&server->streams, 1) >= server->options.max_sse)
         an_fail(&err, AN_BUSY, "%d event streams are open, the limit", server->options.max_sse);
-    } else {
-        s = calloc(1, sizeof *s);
-        m = s ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, read_stream, s, NULL)
-              : NULL;
-        if (!m) an_fail(&err, AN_NO_MEMORY, "out of memory");
-    }
-    if (!m) {
-        free(s);
+    else if (!(s = stream_new(r, job, f)))
+        an_fail(&err, AN_NO_MEMORY, "out of memory");
+    if (f->own) an_job_forget(job);
+    if (!s) {
         atomic_fetch_sub(&server->streams, 1);
-        if (f->cancel_on_hangup) an_job_cancel(job);
+        if (f->own) an_job_cancel(job);
         an_job_unref(job);
         reply_error(r, &err);
         return;
     }
-    *s = (an_stream){.r = r, .job = job, .format = *f, .last_write = an_now_s()};
-    atomic_store(&s->refs, 1);
-    pthread_mutex_init(&s->lock, NULL);
-    an_buf_init(&s->out, MAX_BUFFER);
     r->p->stream = s;
-    reply_header(r, "Cache-Control", "no-cache");
-    reply_header(r, "X-Accel-Buffering", "no"); /* proxies must not hold events back */
-    MHD_add_response_header(m, "Content-Type", "text/event-stream; charset=utf-8");
-    reply_response(r, 200, m);
     r->p->hangup_watch =
         watch_add(server->watch, connection_fd(r->p->connection), on_hangup, on_tick, s);
     s->job_watch = an_job_watch(job, on_job_event, s);
     on_job_event(s);
+    if (s->job_watch < 0) on_hangup(s); /* no memory: nobody would tell of its events */
 }
 
 void sse_message(an_buf *out, const char *name, json_t *data)

@@ -138,6 +138,15 @@ void field_choice(fields *f, const char *name, const char *const *choices, int *
     fields_fail(f, name, "'%s' is not one of: %s", s, list);
 }
 
+/* Bytes of s that fit max without cutting a character in two. */
+static int whole_characters(const char *s, int max)
+{
+    int n = (int)strnlen(s, (size_t)max + 1);
+    if (n <= max) return n;
+    for (n = max; n > 0 && (s[n] & 0xc0) == 0x80;) n--;
+    return n;
+}
+
 void fields_unknown(const fields *f, json_t *warnings)
 {
     const char *key;
@@ -147,6 +156,7 @@ void fields_unknown(const fields *f, json_t *warnings)
         bool known = false;
         for (int i = 0; i < f->n_seen && !known; i++) known = strcmp(key, f->seen[i]) == 0;
         if (!known && json_array_size(warnings) < 32)
-            json_array_append_new(warnings, json_sprintf("unknown field '%.64s' was ignored", key));
+            json_array_append_new(warnings, json_sprintf("unknown field '%.*s' was ignored",
+                                                         whole_characters(key, 64), key));
     }
 }

@@ -11,8 +11,9 @@ static void read_size(fields *f, an_image_request *q)
     int w, h, n = 0;
     field_string(f, "size", 64, &size);
     if (!size || strcmp(size, "auto") == 0 || !fields_ok(f)) return;
-    if (strlen(size) > 20 || sscanf(size, "%9dx%9d%n", &w, &h, &n) != 2 || size[n] || w < 1 ||
-        h < 1) {
+    /* only digits and the x: sscanf alone takes signs and spaces too */
+    if (strlen(size) > 20 || strspn(size, "0123456789x") != strlen(size) ||
+        sscanf(size, "%9dx%9d%n", &w, &h, &n) != 2 || size[n] || w < 1 || h < 1) {
         fields_fail(f, "size", "'%.40s' is not WIDTHxHEIGHT (like 512x512) or auto", size);
         return;
     }
@@ -175,10 +176,8 @@ json_t *image_item(an_req *r, an_job *job, int index, const image_output *o, an_
             json_pack("{s:o,s:I}", "b64_json", base64_string(&file), "seed", (json_int_t)res.seed);
     else if (link_add(r, &file, o->format, url, sizeof url, err) == AN_OK)
         item = json_pack("{s:s,s:I}", "url", url, "seed", (json_int_t)res.seed);
-    else
-        return NULL;
     an_buf_free(&file);
-    if (!item) an_fail(err, AN_NO_MEMORY, "out of memory");
+    if (!item && err->status == AN_OK) an_fail(err, AN_NO_MEMORY, "out of memory");
     return item;
 }
 
@@ -189,6 +188,7 @@ json_t *image_answer(an_req *r, an_job *job, const image_output *o, json_t *warn
     an_job_get(job, &info);
     an_job_params_get(job, &p);
     json_t *data = json_array();
+    *err = (an_error){0};
     for (int i = 0; i < info.images; i++) {
         json_t *item = image_item(r, job, i, o, err);
         if (!item) {

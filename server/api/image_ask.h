@@ -31,7 +31,7 @@ an_job *image_ask_submit(an_req *r, image_ask *ask);
 void image_output_tag(const image_output *o, char *buf, size_t size);
 image_output image_output_of(an_job *job); /* from the job's tag */
 
-/* One finished picture as {"b64_json"|"url", "seed", ...}; NULL with err filled. */
+/* One finished picture as {"b64_json"|"url", "seed", ...}; NULL with err, {0} before, filled. */
 json_t *image_item(an_req *r, an_job *job, int index, const image_output *o, an_error *err);
 /* Picture bytes with infotext, into out. */
 an_status image_file(an_job *job, int index, const image_output *o, an_buf *out, an_error *err);
@@ -51,5 +51,7 @@ json_t *infotext_parse(const char *text);
 /* links.c: pictures behind links of this server that live --url-ttl seconds. */
 an_status link_add(an_req *r, an_buf *bytes, an_image_format format, char *url, size_t size,
                    an_error *err);
+void links_expire(an_server *s); /* forgets what is too old; once a second */
+void links_clear(void);
 
 #endif

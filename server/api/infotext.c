@@ -100,7 +100,7 @@ static const char *parse_pair(const char *s, json_t *out)
     if (!value) return NULL;
     int w, h;
     if (strcmp(key, "Size") == 0 && json_is_string(value) &&
-        sscanf(json_string_value(value), "%dx%d", &w, &h) == 2) {
+        sscanf(json_string_value(value), "%9dx%9d", &w, &h) == 2) {
         json_object_set_new(out, "Size-1", json_integer(w));
         json_object_set_new(out, "Size-2", json_integer(h));
         json_decref(value);

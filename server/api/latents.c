@@ -83,12 +83,10 @@ static void read_latents(fields *f, json_t *object, an_latents_request *q, an_bu
     for (int i = 0; i < 3; i++) {
         json_t *d = json_array_get(shape, (size_t)i);
         json_int_t v = json_is_integer(d) ? json_integer_value(d) : 0;
-        if (v < 1 || v > 65536)
-            fields_fail(f, "latents", "shape must be [channels, height, width]");
+        if (v < 1 || v > 65536 || json_array_size(shape) != 3)
+            fields_fail(f, "latents", "shape must be [channels, height, width], each 1 to 65536");
         dim[i] = v >= 1 && v <= 65536 ? (int)v : 0;
     }
-    if (json_array_size(shape) != 3)
-        fields_fail(f, "latents", "shape must be [channels, height, width]");
     if (dtype && strcmp(dtype, "float32") != 0)
         fields_fail(f, "latents", "dtype '%.32s', expected float32", dtype);
     if (!fields_ok(&o)) f->err = o.err;
@@ -134,7 +132,7 @@ static void read_picture(fields *f, an_req *r, const char *image, an_latents_req
     q->height = picture->h;
 }
 
-static void latents(an_req *r)
+static void latents_work(an_req *r)
 {
     static const char *const formats[] = {"png", "jpeg", "webp", NULL};
     static const char *const ops[] = {"encode", "decode", NULL};
@@ -178,6 +176,12 @@ static void latents(an_req *r)
     an_buf_free(&bytes);
     free(picture.pixels);
     json_decref(root);
+}
+
+/* Decoding what was uploaded takes its time. */
+static void latents(an_req *r)
+{
+    reply_work(r, latents_work);
 }
 
 const an_route latents_routes[] = {{"POST", "/v1/latents", latents, false},

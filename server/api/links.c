@@ -3,36 +3,65 @@
 #include "image_ask.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/random.h>
+
+#define BUCKETS 4096
 
 typedef struct link {
     char name[48];
     an_image_format format;
     char *data;
     size_t len;
-    double expires; /* monotonic */
-    struct link *next;
+    double expires;   /* monotonic */
+    _Atomic int refs; /* the table, and answers under way */
+    struct link *younger, *chain;
 } link;
 
-/* One table a process: a link belongs to whoever knows its name. Oldest first. */
+/* One table a process: a link belongs to whoever knows its name. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static link *oldest, **newest = &oldest;
+static link *oldest, **newest = &oldest, *bucket[BUCKETS];
 static size_t total;
+
+static void unref(void *p)
+{
+    link *l = p;
+    if (atomic_fetch_sub(&l->refs, 1) != 1) return;
+    free(l->data);
+    free(l);
+}
+
+/* Where the link of that name is, or would be. Names are random: their first digits spread well. */
+static link **find(const char *name)
+{
+    char digits[5];
+    snprintf(digits, sizeof digits, "%.4s", name);
+    link **p = &bucket[strtoul(digits, NULL, 16) % BUCKETS];
+    while (*p && strcmp((*p)->name, name) != 0) p = &(*p)->chain;
+    return p;
+}
 
 static void drop_oldest(void)
 {
-    link *l = oldest;
-    oldest = l->next;
+    link *l = oldest, **slot = find(l->name);
+    oldest = l->younger;
     if (!oldest) newest = &oldest;
+    *slot = l->chain;
     total -= l->len;
-    free(l->data);
-    free(l);
+    unref(l);
 }
 
 static void expire(double now, size_t max)
 {
     while (oldest && (oldest->expires <= now || total > max)) drop_oldest();
+}
+
+void links_expire(an_server *s)
+{
+    pthread_mutex_lock(&lock);
+    expire(an_now_s(), an_server_options(s)->max_url_bytes);
+    pthread_mutex_unlock(&lock);
 }
 
 void links_clear(void)
@@ -42,11 +71,29 @@ void links_clear(void)
     pthread_mutex_unlock(&lock);
 }
 
+static void put_url(const an_req *r, const char *name, char *url, size_t size)
+{
+    const an_options *o = an_server_options(r->server);
+    size_t n = strlen(o->public_url);
+    while (n && o->public_url[n - 1] == '/') n--;
+    bool colon = strchr(o->host, ':') != NULL;
+    if (n)
+        snprintf(url, size, "%.*s/v1/files/%s", (int)n, o->public_url, name);
+    else if (*r->host)
+        snprintf(url, size, "http://%s/v1/files/%s", r->host, name);
+    else
+        snprintf(url, size, "http://%s%s%s:%d/v1/files/%s", colon ? "[" : "", o->host,
+                 colon ? "]" : "", an_server_port(r->server), name);
+}
+
 an_status link_add(an_req *r, an_buf *bytes, an_image_format format, char *url, size_t size,
                    an_error *err)
 {
     const an_options *o = an_server_options(r->server);
     uint64_t id[2];
+    if (bytes->len > o->max_url_bytes)
+        return an_fail(err, AN_NO_MEMORY, "the picture has %zu bytes, links hold %zu in all",
+                       bytes->len, o->max_url_bytes);
     link *l = calloc(1, sizeof *l);
     if (!l || getrandom(id, sizeof id, 0) != sizeof id) {
         free(l);
@@ -57,19 +104,15 @@ an_status link_add(an_req *r, an_buf *bytes, an_image_format format, char *url, 
     l->format = format;
     l->len = bytes->len;
     l->data = an_buf_take(bytes);
+    char *exact = realloc(l->data, l->len ? l->len : 1); /* the buffer grew by doubling */
+    if (exact) l->data = exact;
     l->expires = an_now_s() + o->url_ttl_s;
-    if (*o->public_url) {
-        snprintf(url, size, "%s/v1/files/%s", o->public_url, l->name);
-    } else {
-        const char *host = request_header(r, "Host");
-        char own[300];
-        snprintf(own, sizeof own, "%s:%d", o->host, an_server_port(r->server));
-        bool clean = host && strlen(host) < 256 && !strpbrk(host, "\"<>\\ /");
-        snprintf(url, size, "http://%s/v1/files/%s", clean ? host : own, l->name);
-    }
+    atomic_init(&l->refs, 1);
+    put_url(r, l->name, url, size);
     pthread_mutex_lock(&lock);
+    *find(l->name) = l;
     *newest = l;
-    newest = &l->next;
+    newest = &l->younger;
     total += l->len;
     expire(an_now_s(), o->max_url_bytes);
     pthread_mutex_unlock(&lock);
@@ -79,23 +122,15 @@ an_status link_add(an_req *r, an_buf *bytes, an_image_format format, char *url, 
 static void file(an_req *r)
 {
     an_error err = {0};
-    char *copy = NULL;
-    size_t len = 0;
-    an_image_format format = AN_PNG;
+    double now = an_now_s();
     pthread_mutex_lock(&lock);
-    expire(an_now_s(), an_server_options(r->server)->max_url_bytes);
-    for (link *l = oldest; l && !copy; l = l->next) {
-        if (strcmp(l->name, r->rest) != 0) continue;
-        copy = malloc(l->len ? l->len : 1);
-        if (!copy) break;
-        memcpy(copy, l->data, l->len);
-        len = l->len;
-        format = l->format;
-    }
+    link *l = *find(r->rest);
+    if (l && l->expires <= now) l = NULL;
+    if (l) atomic_fetch_add(&l->refs, 1);
     pthread_mutex_unlock(&lock);
-    if (copy) {
+    if (l) {
         reply_header(r, "Cache-Control", "private, max-age=600");
-        reply_bytes(r, 200, an_image_mime(format), copy, len);
+        reply_shared(r, 200, an_image_mime(l->format), l->data, l->len, unref, l);
         return;
     }
     an_fail(&err, AN_NOT_FOUND, "no such picture: links live %g s",

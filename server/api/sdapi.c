@@ -155,22 +155,32 @@ static void txt2img_handler(an_req *r)
 
 /* ---------------------------------------------------------------- progress and interrupt */
 
+/* The caller's unfinished jobs, newest first: references in a malloc'ed array. */
+static an_job **own_jobs(an_req *r, int *n)
+{
+    an_engine *e = an_server_engine(r->server);
+    const an_engine_options *o = an_engine_limits(e);
+    int max = o->max_queue + o->max_running + o->max_batch + o->max_jobs_kept, found = 0;
+    an_job **jobs = malloc((size_t)max * sizeof *jobs);
+    *n = 0;
+    if (jobs) found = an_engine_jobs(e, r->client, jobs, max);
+    for (int i = 0; i < found; i++) {
+        if (an_job_finished(jobs[i]))
+            an_job_unref(jobs[i]);
+        else
+            jobs[(*n)++] = jobs[i];
+    }
+    return jobs;
+}
+
 /* The caller's oldest unfinished job (new reference), or NULL. */
 static an_job *current_job(an_req *r, int *waiting)
 {
-    an_job *jobs[256], *found = NULL;
-    int n = an_engine_jobs(an_server_engine(r->server), r->client, jobs, 256);
-    *waiting = 0;
-    for (int i = 0; i < n; i++) { /* newest first */
-        if (an_job_finished(jobs[i])) {
-            an_job_unref(jobs[i]);
-            continue;
-        }
-        an_job_unref(found);
-        found = jobs[i];
-        ++*waiting;
-    }
-    return found;
+    an_job **jobs = own_jobs(r, waiting);
+    an_job *oldest = *waiting ? jobs[*waiting - 1] : NULL;
+    for (int i = 0; i + 1 < *waiting; i++) an_job_unref(jobs[i]);
+    free(jobs);
+    return oldest;
 }
 
 /* The newest preview of a job as PNG base64, or null. */
@@ -191,7 +201,7 @@ static json_t *current_image(an_job *job)
     return j ? j : json_null();
 }
 
-static void progress(an_req *r)
+static void progress_work(an_req *r)
 {
     int waiting;
     const char *skip = request_query(r, "skip_current_image");
@@ -211,15 +221,22 @@ static void progress(an_req *r)
     an_job_unref(job);
 }
 
+/* The preview becomes a PNG here. */
+static void progress(an_req *r)
+{
+    reply_work(r, progress_work);
+}
+
 /* Only the caller's own jobs: nobody stops somebody else's picture. */
 static void interrupt(an_req *r)
 {
-    an_job *jobs[256];
-    int n = an_engine_jobs(an_server_engine(r->server), r->client, jobs, 256);
+    int n;
+    an_job **jobs = own_jobs(r, &n);
     for (int i = 0; i < n; i++) {
-        if (!an_job_finished(jobs[i])) an_job_cancel(jobs[i]);
+        an_job_cancel(jobs[i]);
         an_job_unref(jobs[i]);
     }
+    free(jobs);
     reply_json(r, 200, json_object());
 }
 

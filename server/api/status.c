@@ -154,6 +154,8 @@ static void metrics(an_req *r)
     metric(&b, "http_waiting", "gauge", "connections asleep until their job ends", h.waiting);
     metric(&b, "http_body_bytes_total", "counter", "request body bytes read",
            (double)h.body_bytes_in);
+    metric(&b, "http_held_bytes", "gauge", "bodies, answers and streams in memory",
+           (double)h.bytes_held);
     metric(&b, "http_sent_bytes_total", "counter", "response body bytes", (double)h.bytes_out);
     long rss = 0, size = 0;
     FILE *f = fopen("/proc/self/statm", "r");

@@ -1,6 +1,6 @@
 /* serve.c: `anneal serve`: start, listen, wait for a signal, drain. */
+#include "api/image_ask.h"
 #include "cli.h"
-#include "http.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
-
-void links_clear(void);
 
 /* Every connection is a file descriptor; the soft limit is often 1024. */
 static void raise_file_limit(void)
@@ -49,19 +47,24 @@ static int serve_until_signal(const an_options *o, sigset_t *signals)
     an_engine *engine = NULL;
     an_server *server = NULL;
     an_error err = {0};
-    int sig = 0;
+    int sig = 0, fd = -1;
     pthread_t watcher;
-    if (an_engine_new(&o->engine, &engine, &err) != AN_OK) return cli_fail(&err);
-    if (an_server_start(o, engine, &server, &err) != AN_OK) {
+    if (an_server_listen(o, &fd, &err) != AN_OK) return cli_fail(&err);
+    if (an_engine_new(&o->engine, &engine, &err) != AN_OK) {
+        close(fd);
+        return cli_fail(&err);
+    }
+    if (an_server_start(o, fd, engine, &server, &err) != AN_OK) {
         an_engine_stop(engine, 0);
         an_engine_free(engine);
         return cli_fail(&err);
     }
-    an_log(AN_LOG_INFO, "listening on http://%s:%d", o->host, an_server_port(server));
+    bool ip6 = strchr(o->host, ':') != NULL;
+    an_log(AN_LOG_INFO, "listening on http://%s%s%s:%d", ip6 ? "[" : "", o->host, ip6 ? "]" : "",
+           an_server_port(server));
     sigwait(signals, &sig);
     an_log(AN_LOG_INFO, "%s: finishing running jobs, at most %g s", strsignal(sig), o->grace_s);
-    pthread_create(&watcher, NULL, second_signal, signals);
-    pthread_detach(watcher);
+    if (pthread_create(&watcher, NULL, second_signal, signals) == 0) pthread_detach(watcher);
     an_engine_stop(engine, o->grace_s); /* new jobs get 503 meanwhile: the socket stays open */
     an_server_quiesce(server);
     an_server_stop(server);

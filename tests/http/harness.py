@@ -95,6 +95,13 @@ class Server:
         finally:
             c.close()
 
+    def metrics(self):
+        """{name{labels}: value}"""
+        status, _, data = self.raw('GET', '/metrics')
+        assert status == 200, status
+        lines = [l.rsplit(' ', 1) for l in data.decode().splitlines() if not l.startswith('#')]
+        return {name: float(value) for name, value in lines}
+
     def rss(self):
         with open(f'/proc/{self.process.pid}/status') as f:
             return next(int(l.split()[1]) * 1024 for l in f if l.startswith('VmRSS'))
