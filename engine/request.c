@@ -101,7 +101,8 @@ static an_status sampler_config(const an_image_request *r, const an_slot *s, jso
                              s->entry.id);
     if (name && (st = an_sampler_resolve(name, schedule, out, err))) return st;
     if (!*out) *out = json_object();
-    bool ok = *out != NULL;
+    /* diffusers' pipelines pass eta = 0 to step(), which TCD alone would not take by itself */
+    bool ok = *out != NULL && json_object_set_new(*out, "eta", json_integer(0)) == 0;
     const char *spacing = r->timestep_spacing && *r->timestep_spacing ? r->timestep_spacing : NULL;
     if (spacing && strcmp(spacing, "leading") && strcmp(spacing, "trailing") &&
         strcmp(spacing, "linspace")) {
