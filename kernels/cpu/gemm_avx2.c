@@ -5,8 +5,8 @@
 
 typedef __m256 vec;
 #define VW             8
-#define VLOAD(p)       _mm256_loadu_ps(p)
-#define VSTORE(p, v)   _mm256_storeu_ps((p), (v))
+#define VLOAD(p)       _mm256_load_ps(p)
+#define VSTORE(p, v)   _mm256_store_ps((p), (v))
 #define VSPLAT(p)      _mm256_broadcast_ss(p)
 #define VMADD(c, a, b) (c) = _mm256_fmadd_ps((a), (b), (c))
 #define MR             6

@@ -6,17 +6,17 @@
 #ifdef AN_AVX512_EMULATE
 #include <math.h>
 typedef float vec __attribute__((vector_size(64)));
-typedef float vec_unaligned __attribute__((vector_size(64), aligned(4), may_alias));
-#define VLOAD(p)     ((vec) * (const vec_unaligned *)(p))
-#define VSTORE(p, v) (*(vec_unaligned *)(p) = (v))
+typedef float vec_memory __attribute__((vector_size(64), may_alias));
+#define VLOAD(p)     ((vec) * (const vec_memory *)(p))
+#define VSTORE(p, v) (*(vec_memory *)(p) = (v))
 #define VSPLAT(p)    ((vec){0} + *(p))
 #define VMADD(c, a, b)                                                                             \
     for (int lane_ = 0; lane_ < VW; lane_++) (c)[lane_] = fmaf((a)[lane_], (b)[lane_], (c)[lane_])
 #else
 #include <immintrin.h>
 typedef __m512 vec;
-#define VLOAD(p)       _mm512_loadu_ps(p)
-#define VSTORE(p, v)   _mm512_storeu_ps((p), (v))
+#define VLOAD(p)       _mm512_load_ps(p)
+#define VSTORE(p, v)   _mm512_store_ps((p), (v))
 #define VSPLAT(p)      _mm512_set1_ps(*(p))
 #define VMADD(c, a, b) (c) = _mm512_fmadd_ps((a), (b), (c))
 #endif

@@ -16,6 +16,8 @@
 #define BLOCK_C       (((size_t)MC * (NC + 16) + 64) * sizeof(float))
 #define BLOCK_B       ((size_t)KC * NR * sizeof(elem))
 #define BLOCK_SCRATCH (BLOCK_A + BLOCK_C + BLOCK_B)
+_Static_assert(BLOCK_A % 64 == 0 && BLOCK_C % 64 == 0 && BLOCK_B % 64 == 0 && MC % MR == 0,
+               "tiles load whole vectors");
 
 static inline int64_t min64(int64_t a, int64_t b)
 {

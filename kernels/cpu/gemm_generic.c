@@ -2,10 +2,10 @@
  * multiply-add: results differ from the wider sets in the last bits, as results of another machine
  * kind may. */
 typedef float vec __attribute__((vector_size(16)));
-typedef float vec_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float vec_memory __attribute__((vector_size(16), may_alias));
 #define VW             4
-#define VLOAD(p)       ((vec) * (const vec_unaligned *)(p))
-#define VSTORE(p, v)   (*(vec_unaligned *)(p) = (v))
+#define VLOAD(p)       ((vec) * (const vec_memory *)(p))
+#define VSTORE(p, v)   (*(vec_memory *)(p) = (v))
 #define VSPLAT(p)      ((vec){*(p), *(p), *(p), *(p)})
 #define VMADD(c, a, b) (c) += (a) * (b)
 #define MR             6

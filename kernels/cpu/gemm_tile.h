@@ -1,5 +1,6 @@
 /* gemm_tile.h: the f32 tile in the vector operations of the including file, which has defined
- *     vec VW VLOAD(p) VSTORE(p, v) VSPLAT(p) VMADD(c, a, b): c += a * b
+ *     vec VW VLOAD(p) VSTORE(p, v) VSPLAT(p) VMADD(c, a, b): c += a * b; p of VLOAD and VSTORE is
+ *     aligned (panels and the C block lie so), p of VSPLAT is one float
  *     MR NR, and MC NC KC of gemm_block.h
  * and which gets `tile` and the block driver. The accumulators of a tile fill the register file;
  * each value of A is broadcast against NR / VW vectors of the panel. A tile of fewer rows is the
