@@ -24,11 +24,16 @@ const an_attention_kernel *an_attention_kernel_of(an_isa isa, an_dtype dtype)
 #define GROUP_MIN        96
 #define GROUP_MAX        512
 #define TASKS_PER_THREAD 4
+/* Heads lie beside each other in a token, and share cache lines. So while the keys and values of
+ * all heads of a row are no more than this, the heads of a group of queries follow each other, else
+ * the groups of a head. */
+#define FEW_KEYS_BYTES (1 << 20)
 
 typedef struct job {
     const an_attention_args *a;
     const an_attention_kernel *kernel;
     int64_t group, groups; /* queries of a task; tasks of a (row, head) */
+    bool heads_first;      /* the order of a row's tasks */
     char *scratch;
     size_t scratch_each;
 } job;
@@ -56,14 +61,23 @@ static void choose_groups(job *j, int threads)
     if (groups < wanted) groups = wanted;
     j->group = round_up((a->q_len + groups - 1) / groups, j->kernel->block);
     j->groups = (a->q_len + j->group - 1) / j->group;
+
+    int64_t keys = a->kv_len;
+    for (int64_t r = 0; a->kv_lens && r < a->rows; r++)
+        if (r == 0 || a->kv_lens[r] > keys) keys = a->kv_lens[r];
+    const int64_t token = 2 * (int64_t)a->heads * a->head_dim * (int64_t)an_dtype_size(a->dtype);
+    j->heads_first = keys <= FEW_KEYS_BYTES / token;
 }
 
 static void run_task(void *ctx, int64_t task, int worker)
 {
     const job *j = ctx;
     const an_attention_args *a = j->a;
-    const int64_t first = task % j->groups * j->group, head = task / j->groups % a->heads;
-    const int64_t row = task / j->groups / a->heads, left = a->q_len - first;
+    const int64_t pair = task % (j->groups * a->heads);
+    const int64_t head = j->heads_first ? pair % a->heads : pair / j->groups;
+    const int64_t group = j->heads_first ? pair / a->heads : pair % j->groups;
+    const int64_t row = task / j->groups / a->heads, first = group * j->group;
+    const int64_t left = a->q_len - first;
     const int64_t start = a->kv_start ? a->kv_start[row] : row * a->kv_len;
     const int64_t size = (int64_t)an_dtype_size(a->dtype), column = head * a->head_dim;
     const int64_t width = (int64_t)a->heads * a->head_dim;

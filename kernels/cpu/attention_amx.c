@@ -69,11 +69,14 @@ static void pack_k(uint16_t *out, const uint16_t *x, int64_t stride, int64_t n, 
 {
     for (int64_t t = 0; t < 16; t += 4)
         for (int64_t e = 0; e < dk * 32; e += 8) {
-            f4 m[4];
-            for (int64_t i = 0; i < 4; i++) m[i] = (f4)token8(x, stride, t + i, n, e, d);
-            transpose4(m);
+            const f44 m = transpose44((f44){
+                (f4)token8(x, stride, t, n, e, d), (f4)token8(x, stride, t + 1, n, e, d),
+                (f4)token8(x, stride, t + 2, n, e, d), (f4)token8(x, stride, t + 3, n, e, d)});
             uint16_t *to = out + e / 32 * TILE + e % 32 / 2 * 32 + t * 2;
-            for (int64_t i = 0; i < 4; i++) *(h8 *)(to + i * 32) = (h8)m[i];
+            *(h8 *)to = (h8)m.a;
+            *(h8 *)(to + 32) = (h8)m.b;
+            *(h8 *)(to + 64) = (h8)m.c;
+            *(h8 *)(to + 96) = (h8)m.d;
         }
 }
 

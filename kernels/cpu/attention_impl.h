@@ -24,38 +24,39 @@ typedef an_vf vf __attribute__((may_alias));
 V_INLINE void pack_columns(float *out, int64_t ld, const char *x, int64_t stride, int64_t n, int d,
                            float scale, bool bf16)
 {
-    const int64_t size = bf16 ? 2 : 4;
     for (int64_t t = 0; t < ld; t += 4) {
-        for (int64_t e = 0; e < d; e += 4) {
-            f4 m[4];
-            for (int64_t i = 0; i < 4; i++) {
-                const int64_t have = t + i < n ? min64(4, d - e) : 0;
-                m[i] = load4(have ? x + ((t + i) * stride + e) * size : x, bf16, have) * scale;
-            }
-            transpose4(m);
-            for (int64_t i = 0; i < min64(4, d - e); i++) *(f4 *)(out + (e + i) * ld + t) = m[i];
+        float *to = out + t;
+        for (int64_t e = 0; e < d; e += 4, to += 4 * ld) {
+            const f44 m = transpose44(load44(x, stride, t, n, e, d, bf16));
+            *(f4 *)to = m.a * scale;
+            if (e + 1 < d) *(f4 *)(to + ld) = m.b * scale;
+            if (e + 2 < d) *(f4 *)(to + 2 * ld) = m.c * scale;
+            if (e + 3 < d) *(f4 *)(to + 3 * ld) = m.d * scale;
         }
     }
 }
 
 /* k: [keys / MR][d][MR], v: [d / MR][CHUNK][MR], both in the order in which the tiles read them.
- * Rows of a last k panel past n and elements of a last v panel past d are zeros. */
+ * Keys of a last k panel past n and elements of a last v panel past d are zeros. Four keys at a
+ * time, so that whole cache lines of v are written at once: its panels lie a power of two apart. */
 V_INLINE void pack_chunk(const an_attention_task *t, int64_t c0, int64_t n, float *k, float *v,
                          bool bf16)
 {
     const int64_t size = bf16 ? 2 : 4, d = t->head_dim;
+    const char *x = t->v + c0 * t->v_stride * size;
     for (int64_t i = 0; i < n; i += MR)
         pack_columns(k + i * d, MR, t->k + (c0 + i) * t->k_stride * size, t->k_stride, n - i,
                      t->head_dim, 1.0f, bf16);
-    for (int64_t i = 0; i < n; i++) {
-        const char *x = t->v + (c0 + i) * t->v_stride * size;
+    for (int64_t i = 0; i < n; i += 4)
         for (int64_t e = 0; e < d; e += MR)
             for (int64_t f = 0; f < MR; f += 4) {
-                const int64_t have = e + f < d ? min64(4, d - e - f) : 0;
-                *(f4 *)(v + e * CHUNK + i * MR + f) =
-                    load4(have ? x + (e + f) * size : x, bf16, have);
+                const f44 m = load44(x, t->v_stride, i, n, e + f, d, bf16);
+                float *to = v + e * CHUNK + i * MR + f;
+                *(f4 *)to = m.a;
+                *(f4 *)(to + MR) = m.b;
+                *(f4 *)(to + 2 * MR) = m.c;
+                *(f4 *)(to + 3 * MR) = m.d;
             }
-    }
 }
 
 /* ---------------------------------------------------------------- the tile */
@@ -179,20 +180,23 @@ V_INLINE void block_chunk(const int nv, const an_attention_task *t, const work *
 
 /* Divides by the sums and turns the columns back into tokens. */
 V_INLINE void write_block(const an_attention_task *t, const work *w, int64_t b, int64_t lanes,
-                          int64_t n)
+                          int64_t n, bool bf16)
 {
-    const int64_t size = t->bf16 ? 2 : 4, d = t->head_dim;
+    const int64_t size = bf16 ? 2 : 4, d = t->head_dim, step = t->y_stride * size;
     const float *o = w->o + b * BLOCK * padded(d), *sum = w->state + b * 2 * BLOCK + BLOCK;
     char *y = t->y + b * BLOCK * t->y_stride * size;
     for (int64_t i = 0; i < n; i += 4) {
         const f4 inv = 1.0f / *(const f4 *)(sum + i);
         for (int64_t e = 0; e < d; e += 4) {
-            f4 m[4] = {inv, inv, inv, inv};
-            for (int64_t j = 0; j < min64(4, d - e); j++)
-                m[j] = *(const f4 *)(o + (e + j) * lanes + i) * inv;
-            transpose4(m);
-            for (int64_t j = 0; j < min64(4, n - i); j++)
-                store4(y + ((i + j) * t->y_stride + e) * size, m[j], t->bf16, min64(4, d - e));
+            const float *x = o + e * lanes + i;
+            const f44 m = transpose44((f44){*(const f4 *)x * inv, *(const f4 *)(x + lanes) * inv,
+                                            *(const f4 *)(x + 2 * lanes) * inv,
+                                            *(const f4 *)(x + 3 * lanes) * inv});
+            char *to = y + (i * t->y_stride + e) * size;
+            store4(to, m.a, bf16, d - e);
+            if (i + 1 < n) store4(to + step, m.b, bf16, d - e);
+            if (i + 2 < n) store4(to + 2 * step, m.c, bf16, d - e);
+            if (i + 3 < n) store4(to + 3 * step, m.d, bf16, d - e);
         }
     }
 }
@@ -264,9 +268,14 @@ static void run(const an_attention_task *t, void *scratch)
                 block_chunk(1, t, &w, b, c0, n);
         }
     }
-    for (int64_t b = 0; b < blocks; b++)
-        write_block(t, &w, b, b < blocks - 1 ? BLOCK : tail * LANES,
-                    min64(BLOCK, t->queries - b * BLOCK));
+    for (int64_t b = 0; b < blocks; b++) {
+        const int64_t lanes = b < blocks - 1 ? BLOCK : tail * LANES;
+        const int64_t n = min64(BLOCK, t->queries - b * BLOCK);
+        if (t->bf16)
+            write_block(t, &w, b, lanes, n, true);
+        else
+            write_block(t, &w, b, lanes, n, false);
+    }
 }
 
 const an_attention_kernel KERNEL = {

@@ -56,27 +56,51 @@ V_INLINE h4 to_bf16(f4 x)
 
 V_INLINE void store4(char *p, f4 x, bool bf16, int64_t n)
 {
-    const h4 h = to_bf16(x);
-    if (n >= 4 && !bf16)
-        *(f4 *)(void *)p = x;
-    else if (n >= 4)
-        *(h4 *)(void *)p = h;
-    else if (bf16)
-        memcpy(p, &h, (size_t)n * 2);
-    else
-        memcpy(p, &x, (size_t)n * 4);
+    if (!bf16) {
+        if (n >= 4)
+            *(f4 *)(void *)p = x;
+        else
+            memcpy(p, &x, (size_t)n * 4);
+    } else {
+        const h4 h = to_bf16(x);
+        if (n >= 4)
+            *(h4 *)(void *)p = h;
+        else
+            memcpy(p, &h, (size_t)n * 2);
+    }
 }
 
-V_INLINE void transpose4(f4 x[4])
+typedef struct f44 {
+    f4 a, b, c, d;
+} f44;
+
+/* Elements e.. of tokens t.., zeros beyond n tokens and d elements. */
+V_INLINE f44 load44(const char *x, int64_t stride, int64_t t, int64_t n, int64_t e, int64_t d,
+                    bool bf16)
 {
-    const f4 a = __builtin_shufflevector(x[0], x[1], 0, 4, 1, 5);
-    const f4 b = __builtin_shufflevector(x[2], x[3], 0, 4, 1, 5);
-    const f4 c = __builtin_shufflevector(x[0], x[1], 2, 6, 3, 7);
-    const f4 d = __builtin_shufflevector(x[2], x[3], 2, 6, 3, 7);
-    x[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
-    x[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
-    x[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5);
-    x[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+    const int64_t size = bf16 ? 2 : 4, step = stride * size, have = d - e;
+    f44 m = {{0}, {0}, {0}, {0}};
+    if (t >= n || e >= d) return m;
+    const char *p = x + t * step + e * size;
+    if (t + 4 <= n && have >= 4)
+        return (f44){load4(p, bf16, 4), load4(p + step, bf16, 4), load4(p + 2 * step, bf16, 4),
+                     load4(p + 3 * step, bf16, 4)};
+    m.a = load4(p, bf16, have);
+    if (t + 1 < n) m.b = load4(p + step, bf16, have);
+    if (t + 2 < n) m.c = load4(p + 2 * step, bf16, have);
+    if (t + 3 < n) m.d = load4(p + 3 * step, bf16, have);
+    return m;
+}
+
+V_INLINE f44 transpose44(f44 m)
+{
+    const f4 a = __builtin_shufflevector(m.a, m.b, 0, 4, 1, 5);
+    const f4 b = __builtin_shufflevector(m.c, m.d, 0, 4, 1, 5);
+    const f4 c = __builtin_shufflevector(m.a, m.b, 2, 6, 3, 7);
+    const f4 d = __builtin_shufflevector(m.c, m.d, 2, 6, 3, 7);
+    return (f44){
+        __builtin_shufflevector(a, b, 0, 1, 4, 5), __builtin_shufflevector(a, b, 2, 3, 6, 7),
+        __builtin_shufflevector(c, d, 0, 1, 4, 5), __builtin_shufflevector(c, d, 2, 3, 6, 7)};
 }
 
 V_INLINE int64_t min64(int64_t a, int64_t b)
