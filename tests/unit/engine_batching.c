@@ -160,6 +160,54 @@ static int crowd(an_engine *e)
     return compared;
 }
 
+static size_t resident(void)
+{
+    FILE *f = fopen("/proc/self/statm", "r");
+    unsigned long long all, here = 0;
+    if (f && fscanf(f, "%llu %llu", &all, &here) != 2) here = 0;
+    if (f) fclose(f);
+    return (size_t)here * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+static void little_kept(an_engine_options *o)
+{
+    o->max_jobs_kept = 16;
+    o->text_cache = 32;
+}
+
+/* The first test: the process is still clean. Everything planned is put to use, then looked at. */
+TEST(resident_as_planned)
+{
+#if defined AN_SANITIZE_address || defined AN_SANITIZE_thread
+    SKIP("a sanitizer brings memory of its own");
+#endif
+    an_engine *e = help_engine(models, "f32", little_kept);
+    REQUIRE(e);
+    an_job *job[24];
+    for (int i = 0; i < 24; i++) {
+        char prompt[64];
+        snprintf(prompt, sizeof prompt, "picture %d", i);
+        an_image_request r;
+        an_image_request_default(&r);
+        r.model = "emoji";
+        r.prompt = prompt;
+        r.steps = 1;
+        r.client = prompt;
+        job[i] = submit(e, &r);
+    }
+    for (int i = 0; i < 24; i++) {
+        if (job[i]) help_wait(job[i]);
+        an_job_unref(job[i]);
+    }
+    an_engine_stats s;
+    an_engine_get_stats(e, &s);
+    double planned = (double)s.planned_bytes / 1048576, is = (double)resident() / 1048576;
+    printf("  planned %.1f MiB, resident %.1f MiB\n", planned, is);
+    CHECK_MSG(is <= 1.1 * planned && is >= 0.9 * planned, "planned %.1f MiB, resident %.1f MiB",
+              planned, is);
+    an_engine_free(e);
+}
+
 static void check_dtype(const char *dtype)
 {
     const char *seed = getenv("AN_TEST_SEED");
@@ -270,15 +318,6 @@ TEST(one_job_among_many)
     for (int i = 0; i < 40; i++) an_job_unref(many[i]);
     an_job_unref(one);
     an_engine_free(e);
-}
-
-static size_t resident(void)
-{
-    FILE *f = fopen("/proc/self/statm", "r");
-    unsigned long long all, here = 0;
-    if (f && fscanf(f, "%llu %llu", &all, &here) != 2) here = 0;
-    if (f) fclose(f);
-    return (size_t)here * (size_t)sysconf(_SC_PAGESIZE);
 }
 
 static void few_kept(an_engine_options *o)
