@@ -10,8 +10,9 @@
 #include <unistd.h>
 
 /* Where the models lie: goldens as GOLDEN/sd1/model, ..., the demo as DEMO/emoji. The engine wants
- * one folder whose entries are models, so a folder of symbolic links is made. */
-static inline bool help_link_models(char *dir, size_t size)
+ * one folder whose entries are models, so a folder of symbolic links is made. Without
+ * the demo, which is the default where it is, engines start faster. */
+static inline bool help_link_models(char *dir, size_t size, bool demo)
 {
     snprintf(dir, size, "%s/anneal-models-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     if (!mkdtemp(dir)) return false;
@@ -23,6 +24,7 @@ static inline bool help_link_models(char *dir, size_t size)
         snprintf(to, sizeof to, "%s/%s", dir, name[i]);
         ok = symlink(from, to) == 0 && ok;
     }
+    if (!demo) return ok;
     snprintf(from, sizeof from, "%s/emoji", AN_DEMO);
     snprintf(to, sizeof to, "%s/emoji", dir);
     return symlink(from, to) == 0 && ok;

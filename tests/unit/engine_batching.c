@@ -5,7 +5,7 @@
 #include "engine_help.h"
 #include "test.h"
 
-static char models[512];
+static char models[512], small[512]; /* with the demo, without */
 static uint64_t state;
 
 static uint32_t draw(uint32_t below)
@@ -244,7 +244,7 @@ TEST(alone_or_in_company_bf16)
 /* Eight together make eight rows a tick, not eight ticks. */
 TEST(pictures_of_one_size_advance_together)
 {
-    an_engine *e = help_engine(models, "f32", NULL);
+    an_engine *e = help_engine(small, "f32", NULL);
     REQUIRE(e);
     while (!an_engine_ready(e)) usleep(1000);
     an_job *job[8];
@@ -285,7 +285,7 @@ static uint64_t denoise_ticks(an_engine *e)
  * ticks that share the device with it. */
 TEST(one_job_among_many)
 {
-    an_engine *e = help_engine(models, "f32", NULL);
+    an_engine *e = help_engine(small, "f32", NULL);
     REQUIRE(e);
     while (!an_engine_ready(e)) usleep(1000);
     an_job *many[40] = {0};
@@ -331,7 +331,7 @@ TEST(memory_does_not_grow)
 #if defined AN_SANITIZE_address || defined AN_SANITIZE_thread
     SKIP("a sanitizer's own memory grows");
 #endif
-    an_engine *e = help_engine(models, "f32", few_kept);
+    an_engine *e = help_engine(small, "f32", few_kept);
     REQUIRE(e);
     size_t early = 0;
     int requests = test_seconds() >= 30 ? 1200 : 400;
@@ -362,8 +362,10 @@ TEST(memory_does_not_grow)
 int main(int argc, char **argv)
 {
     an_log_set_level(AN_LOG_ERROR);
-    if (!help_link_models(models, sizeof models)) return 1;
+    if (!help_link_models(models, sizeof models, true)) return 1;
+    if (!help_link_models(small, sizeof small, false)) return 1;
     int r = test_main(argc, argv);
     help_unlink_models(models);
+    help_unlink_models(small);
     return r;
 }

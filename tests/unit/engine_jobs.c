@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <sys/stat.h>
 
-static char models[512];
+static char models[512], small[512]; /* with the demo, without */
 
 static void few_jobs(an_engine_options *o)
 {
@@ -219,7 +219,7 @@ static void on_event(void *ctx)
 
 TEST(events_tell_the_whole_story)
 {
-    an_engine *e = help_engine(models, "f32", NULL);
+    an_engine *e = help_engine(small, "f32", NULL);
     REQUIRE(e);
     an_image_request r = small_request("sd1", 6);
     r.n = 2;
@@ -256,7 +256,7 @@ TEST(events_tell_the_whole_story)
 
 TEST(the_ring_is_bounded_and_keeps_milestones)
 {
-    an_engine *e = help_engine(models, "f32", few_jobs);
+    an_engine *e = help_engine(small, "f32", few_jobs);
     REQUIRE(e);
     an_image_request r = small_request("lcm", 40);
     r.sampler = "EulerDiscreteScheduler";
@@ -281,7 +281,7 @@ TEST(the_ring_is_bounded_and_keeps_milestones)
 
 TEST(cancel_waiting_and_running)
 {
-    an_engine *e = help_engine(models, "f32", few_jobs);
+    an_engine *e = help_engine(small, "f32", few_jobs);
     REQUIRE(e);
     an_image_request r = small_request("sd1", 50000);
     r.sampler = "ddim";
@@ -319,7 +319,7 @@ TEST(cancel_waiting_and_running)
 
 TEST(a_full_queue_refuses)
 {
-    an_engine *e = help_engine(models, "f32", few_jobs);
+    an_engine *e = help_engine(small, "f32", few_jobs);
     REQUIRE(e);
     an_image_request r = small_request("sd1", 900);
     r.sampler = "ddim";
@@ -350,7 +350,7 @@ TEST(a_full_queue_refuses)
 
 TEST(deadlines_end_jobs)
 {
-    an_engine *e = help_engine(models, "f32", few_jobs);
+    an_engine *e = help_engine(small, "f32", few_jobs);
     REQUIRE(e);
     wait_ready(e);
     an_image_request r = small_request("sd1", 900);
@@ -371,7 +371,7 @@ TEST(deadlines_end_jobs)
 
 TEST(the_store_forgets)
 {
-    an_engine *e = help_engine(models, "f32", few_jobs); /* keeps three */
+    an_engine *e = help_engine(small, "f32", few_jobs); /* keeps three */
     REQUIRE(e);
     an_image_request r = small_request("lcm", 1);
     char id[6][40];
@@ -413,7 +413,7 @@ TEST(the_store_forgets)
 
 TEST(stopping_lets_jobs_finish)
 {
-    an_engine *e = help_engine(models, "f32", NULL);
+    an_engine *e = help_engine(small, "f32", NULL);
     REQUIRE(e);
     wait_ready(e);
     an_image_request r = small_request("sd1", 10);
@@ -523,7 +523,7 @@ TEST(idle_models_make_way)
 
 TEST(latents_there_and_back)
 {
-    an_engine *e = help_engine(models, "f32", NULL);
+    an_engine *e = help_engine(small, "f32", NULL);
     REQUIRE(e);
     static uint8_t picture[24 * 32 * 3];
     for (size_t i = 0; i < sizeof picture; i++) picture[i] = (uint8_t)(i * 7);
@@ -566,7 +566,7 @@ TEST(latents_there_and_back)
 /* A latent so large that its picture is NaN fails alone; those beside it are done. */
 TEST(one_bad_row_hurts_nobody)
 {
-    an_engine *e = help_engine(models, "f32", NULL);
+    an_engine *e = help_engine(small, "f32", NULL);
     REQUIRE(e);
     wait_ready(e);
     float good[4 * 16] = {0}, bad[4 * 16];
@@ -598,8 +598,10 @@ TEST(one_bad_row_hurts_nobody)
 int main(int argc, char **argv)
 {
     an_log_set_level(AN_LOG_ERROR);
-    if (!help_link_models(models, sizeof models)) return 1;
+    if (!help_link_models(models, sizeof models, true)) return 1;
+    if (!help_link_models(small, sizeof small, false)) return 1;
     int r = test_main(argc, argv);
     help_unlink_models(models);
+    help_unlink_models(small);
     return r;
 }
