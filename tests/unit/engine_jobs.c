@@ -327,8 +327,7 @@ TEST(a_full_queue_refuses)
     an_error err = {0};
     int n = 0;
     while (n < 16 && an_engine_submit(e, &r, &job[n], &err) == AN_OK) {
-        wait_ready(e);
-        usleep(20000);
+        if (n < 2) wait_running(job[n]);
         n++;
     }
     /* Two running, four waiting. */
