@@ -15,10 +15,10 @@
 
 /* c[32][32] (+)= a [k / 32][32][32] . b [k / 32][16 pairs][32 columns][2]; always whole tiles: the
  * block of C has room for them. */
-static __attribute__((noinline)) void tile(int rows, int64_t k, const elem *a, const elem *b,
-                                           float *c, int64_t ldc, bool first)
+static __attribute__((noinline)) void tile(int rows, int64_t k, const elem *a, int64_t lda,
+                                           const elem *b, float *c, int64_t ldc, bool first)
 {
-    (void)rows;
+    (void)rows, (void)lda; /* always packed */
     const int64_t stride = ldc * (int64_t)sizeof(float);
     AN_TILES;
     if (first) {

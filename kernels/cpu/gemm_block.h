@@ -5,8 +5,8 @@
  *     MR NR         the tile
  *     MC NC KC      most rows and columns of a task, and the K block
  *     A_STEP        k of one row lie together in runs of this length inside a packed tile of A
- *     static void tile(int rows, int64_t k, const elem *a, const elem *b, float *c, int64_t ldc,
- *                      bool first): c[rows][NR] (+)= a . b for one K block
+ *     static void tile(int rows, int64_t k, const elem *a, int64_t lda, const elem *b, float *c,
+ *                      int64_t ldc, bool first): c[rows][NR] (+)= a . b for one K block
  * Everything is static: the same lines with other constants and other vector instructions. */
 #include "gemm.h"
 #include "vmath.h"
@@ -124,24 +124,73 @@ static void gather_row(elem *dst, const an_gemm_job *j, int64_t m, int64_t k0, i
         gather_runs(dst, j, picture, oy, ox, k0, k1);
 }
 
-/* Rows m0..m1, k0..k0+k of A into tiles of MR rows: [tile][k / A_STEP][MR][A_STEP]; k is padded
- * with zeros to A_STEP. With A_STEP == KC a tile is simply MR rows of KC values. */
-static void gather(elem *a, const an_gemm_job *j, int64_t m0, int64_t m1, int64_t k0, int64_t k)
+/* Rows m..m+rows, k0..k0+k of A as a packed tile: [k / A_STEP][MR][A_STEP], k padded with zeros to
+ * A_STEP. With A_STEP == KC that is simply MR rows of KC values. */
+static void gather(elem *a, const an_gemm_job *j, int64_t m, int64_t rows, int64_t k0, int64_t k)
 {
-    for (int64_t m = m0; m < m1; m++) {
-        elem *tile_a = a + (m - m0) / MR * MR * KC;
-        int64_t r = (m - m0) % MR;
+    for (int64_t r = 0; r < rows; r++) {
 #if A_STEP == KC
-        gather_row(tile_a + r * KC, j, m, k0, k0 + k);
+        gather_row(a + r * KC, j, m + r, k0, k0 + k);
 #else
         elem row[KC];
-        gather_row(row, j, m, k0, k0 + k);
+        gather_row(row, j, m + r, k0, k0 + k);
         int64_t steps = (k + A_STEP - 1) / A_STEP;
         gather_zero(row + k, steps * A_STEP - k);
         for (int64_t s = 0; s < steps; s++)
-            memcpy(tile_a + (s * MR + r) * A_STEP, row + s * A_STEP, A_STEP * sizeof(elem));
+            memcpy(a + (s * MR + r) * A_STEP, row + s * A_STEP, A_STEP * sizeof(elem));
 #endif
     }
+}
+
+/* How a tile finds its rows of A: row r begins at a + r * lda, and its values over k lie in runs:
+ * `first` of them, then, each time after a gap, `run` more. */
+typedef struct a_view {
+    const elem *a;
+    int64_t lda, first, run, gap;
+} a_view;
+
+#define IN_PLACE_COLUMNS 128 /* with more, packing pays: it is done once, read for every panel */
+#define SHORTEST_RUN     64  /* a run costs a load and a store of the tile of C */
+
+#if !A_BF16
+/* Rows m..m+rows where they are in x, if they are f32 there and look like a view: neighbours in one
+ * row of output pixels, away from the padding. The same values as gathered: the same bits. */
+static bool in_place(a_view *v, const an_gemm_job *j, int64_t m, int64_t rows, int64_t k0,
+                     int64_t k)
+{
+    if (j->x_dtype != AN_F32 || j->w->n > IN_PLACE_COLUMNS) return false;
+    if (j->flat) {
+        /* rows a multiple of the page apart push each other out of the cache */
+        if (j->c % 512 == 0) return false;
+        *v = (a_view){(const float *)j->x + m * j->c + k0, j->c, k, 0, 0};
+        return true;
+    }
+    if (j->up_h != j->h || j->up_w != j->width) return false;
+    const int64_t run = j->kw * j->c, ky = k0 / run, last = (k0 + k - 1) / run;
+    int64_t pixel = m % (j->oh * j->ow), picture = m / (j->oh * j->ow);
+    int64_t iy = pixel / j->ow * j->stride - j->pad_top, ox = pixel % j->ow;
+    int64_t ix = ox * j->stride - j->pad_left;
+    if (ox + rows > j->ow || ix < 0 || ix + (rows - 1) * j->stride + j->kw > j->width ||
+        iy + ky < 0 || iy + last >= j->h)
+        return false;
+    if (run < SHORTEST_RUN) return false;
+    const int64_t skip = k0 - ky * run;
+    const float *a = (const float *)j->x + ((picture * j->h + iy + ky) * j->width + ix) * j->c;
+    *v = (a_view){a + skip, j->stride * j->c, run - skip, run, j->width * j->c - run};
+    return true;
+}
+#endif
+
+/* A tile's rows of A: where they are, or packed into room. */
+static a_view view_of(const an_gemm_job *j, int64_t m, int64_t rows, int64_t k0, int64_t k,
+                      elem *room)
+{
+    a_view v = {room, KC, k, 0, 0};
+#if !A_BF16
+    if (in_place(&v, j, m, rows, k0, k)) return v;
+#endif
+    gather(room, j, m, rows, k0, k);
+    return v;
 }
 
 /* ---------------------------------------------------------------- epilogue */
@@ -247,6 +296,20 @@ static inline void prefetch(ahead *a)
     a->bytes -= n;
 }
 
+/* A tile over one K block, run by run; the chain goes on from run to run. */
+static inline void tile_runs(int rows, int64_t k, a_view v, const elem *b, float *c, int64_t ldc,
+                             bool first)
+{
+    for (int64_t run = min64(v.first, k);; run = min64(v.run, k)) {
+        tile(rows, run, v.a, v.lda, b, c, ldc, first);
+        k -= run;
+        if (k <= 0) return;
+        b += run * NR;
+        v.a += run + v.gap;
+        first = false;
+    }
+}
+
 static inline __attribute__((always_inline)) void run_block(const an_gemm_job *j, int64_t m0,
                                                             int64_t m1, int64_t j0, int64_t j1,
                                                             void *scratch, bool expand)
@@ -262,9 +325,11 @@ static inline __attribute__((always_inline)) void run_block(const an_gemm_job *j
     if (ldc / 16 % 2 == 0) ldc += 16;
 
     const int64_t panels = span[0].count + span[1].count;
+    a_view view[MC / MR];
     for (int64_t k0 = 0; k0 < w->k; k0 += KC) {
         int64_t k = min64(w->k - k0, KC);
-        gather(a, j, m0, m1, k0, k);
+        for (int64_t m = m0; m < m1; m += MR)
+            view[(m - m0) / MR] = view_of(j, m, min64(m1 - m, MR), k0, k, a + (m - m0) * KC);
         for (int64_t p = 0; p < panels; p++) {
             const elem *b = panel_rows(w, panel_of(span, p), k0, k, expand, bx);
             ahead next = p + 1 < panels ? ahead_of(w, panel_of(span, p + 1), k0)
@@ -273,8 +338,8 @@ static inline __attribute__((always_inline)) void run_block(const an_gemm_job *j
             next.step = m1 - m0 < 4 * MR ? 0 : next.bytes * MR / (m1 - m0) + 64;
             for (int64_t m = 0; m < m1 - m0; m += MR) {
                 prefetch(&next);
-                tile((int)min64(m1 - m0 - m, MR), k, a + m * KC, b, c + m * ldc + p * NR, ldc,
-                     k0 == 0);
+                tile_runs((int)min64(m1 - m0 - m, MR), k, view[m / MR], b, c + m * ldc + p * NR,
+                          ldc, k0 == 0);
             }
         }
     }

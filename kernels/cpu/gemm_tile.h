@@ -19,20 +19,20 @@
 #endif
 
 static inline __attribute__((always_inline)) void
-tile_rows(const int rows, int64_t k, const float *restrict a, const float *restrict b,
+tile_rows(const int rows, int64_t k, const float *restrict a, int64_t lda, const float *restrict b,
           float *restrict c, int64_t ldc, bool first)
 {
     vec acc[MR][NV];
     UNROLL
     for (int r = 0; r < rows; r++) UNROLL
     for (int v = 0; v < NV; v++) acc[r][v] = first ? (vec){0} : VLOAD(c + r * ldc + v * VW);
-    for (int64_t i = 0; i < k; i++, b += NR) {
+    for (int64_t i = 0; i < k; i++, a++, b += NR) {
         vec bv[NV];
         UNROLL
         for (int v = 0; v < NV; v++) bv[v] = VLOAD(b + v * VW);
         UNROLL
         for (int r = 0; r < rows; r++) {
-            vec av = VSPLAT(a + r * KC + i);
+            vec av = VSPLAT(a + r * lda);
             UNROLL
             for (int v = 0; v < NV; v++) VMADD(acc[r][v], av, bv[v]);
         }
@@ -44,11 +44,11 @@ tile_rows(const int rows, int64_t k, const float *restrict a, const float *restr
 
 #define TILE_CASE(r)                                                                               \
     case r:                                                                                        \
-        tile_rows(r, k, a, b, c, ldc, first);                                                      \
+        tile_rows(r, k, a, lda, b, c, ldc, first);                                                 \
         break;
 
-static __attribute__((noinline)) void tile(int rows, int64_t k, const float *a, const float *b,
-                                           float *c, int64_t ldc, bool first)
+static __attribute__((noinline)) void tile(int rows, int64_t k, const float *a, int64_t lda,
+                                           const float *b, float *c, int64_t ldc, bool first)
 {
     switch (rows) {
         TILE_CASE(1)
@@ -68,8 +68,11 @@ static __attribute__((noinline)) void tile(int rows, int64_t k, const float *a, 
         TILE_CASE(13)
 #endif
 #endif
-    default:
-        tile_rows(MR, k, a, b, c, ldc, first);
+    default: /* packed is the usual place: addresses with constants in them */
+        if (lda == KC)
+            tile_rows(MR, k, a, KC, b, c, ldc, first);
+        else
+            tile_rows(MR, k, a, lda, b, c, ldc, first);
         break;
     }
 }

@@ -106,9 +106,18 @@ TEST(activations)
     }
 }
 
-/* Deeper than one K block, more rows and columns than one task. */
+/* Deeper than one K block, more rows and columns than one task; wide enough for tiles that read the
+ * picture in place beside others at its border that are packed. */
 TEST(large)
 {
+    for (int stride = 1; stride <= 2; stride++) {
+        check(&(conv_case){21, 20, 40, 24, 3, stride, 1, 1, 1, 1, .dtype = AN_F32,
+                           .y_dtype = AN_F32});
+        check(&(conv_case){17, 23, 33, 17, 5, stride, 2, 2, 2, 2, .dtype = AN_F32,
+                           .y_dtype = AN_F32});
+        check(
+            &(conv_case){9, 30, 70, 33, 1, stride, 0, 0, 0, 0, .dtype = AN_F32, .y_dtype = AN_F32});
+    }
     check(&(conv_case){16, 16, 96, 96, 3, 1, 1, 1, 1, 1, .dtype = AN_F32, .y_dtype = AN_F32,
                        .row_bias = true, .residual = true});
     check(&(conv_case){8, 8, 160, 540, 1, 1, 0, 0, 0, 0, .dtype = AN_BF16, .y_dtype = AN_BF16});
