@@ -264,7 +264,7 @@ int cmd_bench(int argc, char **argv)
         {"--size", NULL, &size, NULL, "WIDTHxHEIGHT [the model's]"},
         {"--rows", NULL, &rows, NULL, "rows that denoise at once [1,2,4,8,16]"},
         {"--stage", NULL, &stages, NULL, "of text,denoise,decode,encode [text,denoise,decode]"},
-        {"--seconds", NULL, &seconds, NULL, "to spend on each line [0.5]"},
+        {"--seconds", NULL, &seconds, NULL, "to spend on each line, 0 = run it once [0.5]"},
         {"--only", NULL, &ask.only, NULL, "ops whose line contains this"},
         {"--no-ops", NULL, NULL, &no_ops, "whole ticks alone"},
         {"--no-ticks", NULL, NULL, &no_ticks, "ops alone"},

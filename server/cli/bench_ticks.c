@@ -248,7 +248,8 @@ an_status bench_measure(bench_rig *g, bench_tick *t, int n, double seconds, an_e
         if (!s) s = run(g, &t[i], &ignored, err);
     }
     double shortest = 0;
-    for (int r = 0; r < MAX_RUNS && !s && (r < 3 || shortest < seconds); r++) {
+    const int least = seconds > 0 ? 3 : 1;
+    for (int r = 0; r < MAX_RUNS && !s && (r < least || shortest < seconds); r++) {
         shortest = seconds;
         for (int i = 0; i < n && !s; i++) {
             s = run(g, &t[i], &all[i * MAX_RUNS + r], err);

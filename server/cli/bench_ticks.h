@@ -33,7 +33,7 @@ typedef struct bench_tick {
     double median, best; /* filled: seconds of one run */
     int runs;            /* filled */
 } bench_tick;
-/* After one untimed run of each: until every one ran for `seconds` and 3 times. */
+/* After one untimed run of each: until every one ran for `seconds` and 3 times; 0: once. */
 an_status bench_measure(bench_rig *g, bench_tick *t, int n, double seconds, an_error *err);
 
 #endif
