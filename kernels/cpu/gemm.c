@@ -196,9 +196,3 @@ void an_cpu_weight_free(an_weight *w)
     an_gemm_weight_free(w->impl);
     w->impl = NULL;
 }
-
-bool an_cpu_auto_onednn(an_isa isa)
-{
-    (void)isa;
-    return false;
-}

@@ -32,9 +32,6 @@ an_status an_cpu_conv2d(an_lane *l, const an_conv_args *a);
  * addition is exact, against plain loops. A device that fails it uses the next lower set. */
 bool an_cpu_self_test(an_isa isa);
 
-/* What gemm = "auto" means: true if oneDNN is compiled in and was measured faster there. */
-bool an_cpu_auto_onednn(an_isa isa);
-
 /* ---------------------------------------------------------------- inside */
 
 typedef struct an_gemm_job an_gemm_job;
