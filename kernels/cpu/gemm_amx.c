@@ -1,5 +1,6 @@
 /* gemm_amx.c: bf16 tiles of 32 x 32 with AMX: four accumulators of 16 x 16, two tiles of A (16 rows
- * of 32 k), two of B (16 pairs of k by 16 columns), so that four products take four loads. Rows
+ * of 32 k), two of B (16 pairs of k by 16 columns), so that four products take four loads. A tile's
+ * rows and a panel's K block fit into L1 together, 384 rows of both A and C into L2. Rows
  * beyond the matrix are computed on whatever the block holds there and never stored to y. */
 #if defined(__AMX_BF16__) || defined(__AMXBF16__) || defined(AN_AMX_EMULATE)
 #include "amx_tile.h"
@@ -9,9 +10,9 @@
 #define A_STEP 32
 #define MR     32
 #define NR     32
-#define MC     128
-#define NC     512
-#define KC     512
+#define MC     384
+#define NC     384
+#define KC     320
 
 /* c[32][32] (+)= a [k / 32][32][32] . b [k / 32][16 pairs][32 columns][2]; always whole tiles: the
  * block of C has room for them. */

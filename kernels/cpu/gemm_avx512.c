@@ -22,9 +22,9 @@ typedef __m512 vec;
 #endif
 #define MR 14
 #define NR 32
-#define MC 112
+#define MC 168
 #define NC 512
-#define KC 384
+#define KC 256
 #include "gemm_tile.h"
 
 const an_gemm_kernel an_gemm_avx512[2] = TILE_KERNELS("avx512");

@@ -46,99 +46,120 @@ static inline void f32_to_bf16(uint16_t *restrict dst, const float *restrict src
 }
 #endif
 
-/* n values of x from element `at` on, as elem; returns the end of what was written. */
-static inline elem *gather_copy(elem *dst, const an_gemm_job *j, int64_t at, int64_t n)
+/* Where the next value of a row goes: value k of the K block, in the packed tile whose row begins
+ * at `row`. */
+typedef struct cursor {
+    elem *row;
+    int64_t k;
+} cursor;
+
+/* Room for *n values, or as many of them as lie together. */
+static inline elem *next_room(cursor *to, int64_t *n)
 {
-    if (n <= 0) return dst;
-#if A_BF16
-    if (j->x_dtype == AN_BF16)
-        memcpy(dst, (const uint16_t *)j->x + at, (size_t)n * sizeof *dst);
-    else
-        f32_to_bf16(dst, (const float *)j->x + at, n);
+#if A_STEP == KC
+    elem *p = to->row + to->k;
 #else
-    if (j->x_dtype == AN_F32)
-        memcpy(dst, (const float *)j->x + at, (size_t)n * sizeof *dst);
-    else
-        bf16_to_f32(dst, (const uint16_t *)j->x + at, n);
+    elem *p = to->row + to->k / A_STEP * (MR * A_STEP) + to->k % A_STEP;
+    *n = min64(*n, A_STEP - to->k % A_STEP);
 #endif
-    return dst + n;
+    to->k += *n;
+    return p;
 }
 
-static inline elem *gather_zero(elem *dst, int64_t n)
+/* n values of x from element `at` on. */
+static inline void put(cursor *to, const an_gemm_job *j, int64_t at, int64_t n)
 {
-    if (n <= 0) return dst;
-    memset(dst, 0, (size_t)n * sizeof *dst);
-    return dst + n;
+    for (int64_t some; n > 0; at += some, n -= some) {
+        some = n;
+        elem *p = next_room(to, &some);
+#if A_BF16
+        const uint16_t *x = (const uint16_t *)j->x + at;
+        if (j->x_dtype != AN_BF16)
+            f32_to_bf16(p, (const float *)j->x + at, some);
+        else if (some == A_STEP) /* a cache line, which the compiler copies as one */
+            memcpy(p, x, A_STEP * sizeof *p);
+        else
+            memcpy(p, x, (size_t)some * sizeof *p);
+#else
+        if (j->x_dtype == AN_F32)
+            memcpy(p, (const float *)j->x + at, (size_t)some * sizeof *p);
+        else
+            bf16_to_f32(p, (const uint16_t *)j->x + at, some);
+#endif
+    }
+}
+
+static inline void put_zeros(cursor *to, int64_t n)
+{
+    for (int64_t some; n > 0; n -= some) {
+        some = n;
+        elem *p = next_room(to, &some);
+        memset(p, 0, (size_t)some * sizeof *p);
+    }
 }
 
 /* One output pixel's inputs k0..k1 of (ky, kx, channel). Without a resize, the pixels under a row
  * of the filter are neighbours in memory too: one run, cut at the picture's left and right edge. */
-static void gather_runs(elem *dst, const an_gemm_job *j, int64_t picture, int64_t oy, int64_t ox,
+static void gather_runs(cursor *to, const an_gemm_job *j, int64_t picture, int64_t oy, int64_t ox,
                         int64_t k0, int64_t k1)
 {
     const int64_t run = j->kw * j->c, ix = ox * j->stride - j->pad_left;
     for (int64_t ky = k0 / run; k0 < k1; ky++) {
-        int64_t from = k0 - ky * run, to = min64(k1 - ky * run, run);
+        int64_t from = k0 - ky * run, end = min64(k1 - ky * run, run);
         int64_t iy = oy * j->stride + ky - j->pad_top;
-        k0 += to - from;
+        k0 += end - from;
         if (iy < 0 || iy >= j->h) {
-            dst = gather_zero(dst, to - from);
+            put_zeros(to, end - from);
             continue;
         }
-        int64_t lo = clamp64(-ix * j->c, from, to), hi = clamp64((j->width - ix) * j->c, lo, to);
-        dst = gather_zero(dst, lo - from);
-        dst = gather_copy(dst, j, ((picture * j->h + iy) * j->width + ix) * j->c + lo, hi - lo);
-        dst = gather_zero(dst, to - hi);
+        int64_t lo = clamp64(-ix * j->c, from, end), hi = clamp64((j->width - ix) * j->c, lo, end);
+        put_zeros(to, lo - from);
+        put(to, j, ((picture * j->h + iy) * j->width + ix) * j->c + lo, hi - lo);
+        put_zeros(to, end - hi);
     }
 }
 
 /* The same with a nearest-neighbour resize in between: every filter tap is a run of its own. */
-static void gather_resized(elem *dst, const an_gemm_job *j, int64_t picture, int64_t oy, int64_t ox,
-                           int64_t k0, int64_t k1)
+static void gather_resized(cursor *to, const an_gemm_job *j, int64_t picture, int64_t oy,
+                           int64_t ox, int64_t k0, int64_t k1)
 {
     for (int64_t tap = k0 / j->c; k0 < k1; tap++) {
-        int64_t from = k0 - tap * j->c, to = min64(k1 - tap * j->c, j->c);
+        int64_t from = k0 - tap * j->c, end = min64(k1 - tap * j->c, j->c);
         int64_t uy = oy * j->stride + tap / j->kw - j->pad_top;
         int64_t ux = ox * j->stride + tap % j->kw - j->pad_left;
-        k0 += to - from;
+        k0 += end - from;
         if (uy < 0 || uy >= j->up_h || ux < 0 || ux >= j->up_w) {
-            dst = gather_zero(dst, to - from);
+            put_zeros(to, end - from);
             continue;
         }
         int64_t iy = uy * j->h / j->up_h, ix = ux * j->width / j->up_w;
-        dst = gather_copy(dst, j, ((picture * j->h + iy) * j->width + ix) * j->c + from, to - from);
+        put(to, j, ((picture * j->h + iy) * j->width + ix) * j->c + from, end - from);
     }
 }
 
-static void gather_row(elem *dst, const an_gemm_job *j, int64_t m, int64_t k0, int64_t k1)
+static void gather_row(cursor *to, const an_gemm_job *j, int64_t m, int64_t k0, int64_t k1)
 {
     if (j->flat) {
-        gather_copy(dst, j, m * j->c + k0, k1 - k0);
+        put(to, j, m * j->c + k0, k1 - k0);
         return;
     }
     int64_t picture = m / (j->oh * j->ow), pixel = m % (j->oh * j->ow);
     int64_t oy = pixel / j->ow, ox = pixel % j->ow;
     if (j->up_h != j->h || j->up_w != j->width)
-        gather_resized(dst, j, picture, oy, ox, k0, k1);
+        gather_resized(to, j, picture, oy, ox, k0, k1);
     else
-        gather_runs(dst, j, picture, oy, ox, k0, k1);
+        gather_runs(to, j, picture, oy, ox, k0, k1);
 }
 
 /* Rows m..m+rows, k0..k0+k of A as a packed tile: [k / A_STEP][MR][A_STEP], k padded with zeros to
  * A_STEP. With A_STEP == KC that is simply MR rows of KC values. */
 static void gather(elem *a, const an_gemm_job *j, int64_t m, int64_t rows, int64_t k0, int64_t k)
 {
+    const int64_t padded = (k + A_STEP - 1) / A_STEP * A_STEP;
     for (int64_t r = 0; r < rows; r++) {
-#if A_STEP == KC
-        gather_row(a + r * KC, j, m + r, k0, k0 + k);
-#else
-        elem row[KC];
-        gather_row(row, j, m + r, k0, k0 + k);
-        int64_t steps = (k + A_STEP - 1) / A_STEP;
-        gather_zero(row + k, steps * A_STEP - k);
-        for (int64_t s = 0; s < steps; s++)
-            memcpy(a + (s * MR + r) * A_STEP, row + s * A_STEP, A_STEP * sizeof(elem));
-#endif
+        cursor to = {a + r * A_STEP, 0};
+        gather_row(&to, j, m + r, k0, k0 + k);
+        if (A_STEP < KC) put_zeros(&to, padded - k);
     }
 }
 
