@@ -46,7 +46,8 @@ an_status an_base64_decode(const char *text, size_t len, size_t max, an_buf *out
     an_buf_init(out, max);
     uint32_t v = 0;
     int bits = 0, pad = 0;
-    size_t digits = 0;
+    size_t digits = 0, n = 0;
+    char block[768];
     for (size_t i = 0; i < len; i++) {
         char c = text[i];
         if (c == ' ' || c == '\n' || c == '\r' || c == '\t') continue;
@@ -62,14 +63,17 @@ an_status an_base64_decode(const char *text, size_t len, size_t max, an_buf *out
         v = v << 6 | (uint32_t)d;
         bits += 6;
         digits++;
-        if (bits >= 8) {
-            bits -= 8;
-            char byte = (char)(v >> bits & 255u);
-            if (!an_buf_add(out, &byte, 1)) {
-                an_buf_free(out);
-                return an_fail(err, AN_TOO_LARGE, "base64 holds more than %zu bytes", max);
-            }
+        if (bits < 8) continue;
+        bits -= 8;
+        block[n++] = (char)(v >> bits & 255u);
+        if (n == sizeof block) {
+            an_buf_add(out, block, n); /* a failure stays: it is asked for below */
+            n = 0;
         }
+    }
+    if (!an_buf_add(out, block, n)) {
+        an_buf_free(out);
+        return an_fail(err, AN_TOO_LARGE, "base64 holds more than %zu bytes", max);
     }
     if (digits % 4 == 1 || pad > 2) {
         an_buf_free(out);

@@ -126,8 +126,32 @@ static bool read_pixels(png_job *j, int w, int h)
     return true;
 }
 
+static uint32_t be32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* libpng only warns of a chunk past png_set_chunk_malloc_max and then allocates what its length
+ * says: 300 bytes of file made it take 1.5 GB. So every chunk must be there before libpng sees any;
+ * pixels may be cut off, they are read piece by piece. */
+static bool chunks_are_there(png_job *j)
+{
+    for (size_t at = 8; at + 12 <= j->in_len;) {
+        size_t size = be32(j->in + at), left = j->in_len - at - 12;
+        if (size > left) {
+            if (memcmp(j->in + at + 4, "IDAT", 4) == 0) return true;
+            snprintf(j->message, sizeof j->message,
+                     "a chunk of %zu bytes at %zu, where the file has %zu", size, at, left);
+            return false;
+        }
+        at += size + 12;
+    }
+    return true;
+}
+
 static bool open_reader(png_job *j)
 {
+    if (!chunks_are_there(j)) return false;
     j->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, j, on_error, on_warning);
     j->info = j->png ? png_create_info_struct(j->png) : NULL;
     return j->info != NULL;
@@ -157,7 +181,7 @@ an_status an_png_decode(const void *data, size_t len, int64_t max_pixels, an_pic
     return an_fail(err, AN_INVALID, "PNG: %s", *j.message ? j.message : "out of memory");
 }
 
-/* The text chunks before and after the pixels, without decoding them. */
+/* The text chunks before the pixels, where everybody writes them. */
 static bool read_all_text(png_job *j)
 {
     if (setjmp(png_jmpbuf(j->png))) return false;

@@ -139,6 +139,7 @@ uint64_t watch_add(an_watch *w, int fd, void (*hangup)(void *arg), void (*tick)(
     e->next->prev = w->all.next = e;
     uint64_t id = e->id;
     pthread_mutex_unlock(&w->lock);
+    if (fd < 0) return id;
     /* only hang-ups: the socket's data belongs to libmicrohttpd */
     struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.u64 = id};
     if (epoll_ctl(w->epoll, EPOLL_CTL_ADD, fd, &ev) != 0)

@@ -75,25 +75,46 @@ static void read_fields(fields *f, const an_engine_options *limits, image_ask *a
     if (!q->prompt) fields_fail(f, "prompt", "missing; it must be a string");
 }
 
-bool image_ask_read(an_req *r, image_ask *ask, const char *extra_field)
+static void read_kind(fields *f)
+{
+    static const char *const kinds[] = {"image", NULL};
+    int kind = -1;
+    field_choice(f, "kind", kinds, &kind);
+    if (kind < 0) fields_fail(f, "kind", "missing; it must be \"image\"");
+}
+
+an_status image_ask_parse(json_t *root, const an_engine_options *limits, bool job, image_ask *ask,
+                          an_error *err)
 {
     fields f;
     memset(ask, 0, sizeof *ask);
     an_image_request_default(&ask->request);
     ask->output.compression = 100;
-    ask->root = request_json(r);
-    if (!ask->root) return false;
-    fields_init(&f, ask->root);
-    if (extra_field) field_present(&f, extra_field);
-    read_fields(&f, an_engine_limits(an_server_engine(r->server)), ask);
+    ask->root = root;
+    fields_init(&f, root);
+    if (job) read_kind(&f);
+    read_fields(&f, limits, ask);
     if (!fields_ok(&f)) {
-        reply_error(r, &f.err);
-        return false;
+        *err = f.err;
+        return f.err.status;
     }
     ask->warnings = json_array();
     fields_unknown(&f, ask->warnings);
     image_output_tag(&ask->output, ask->tag, sizeof ask->tag);
     ask->request.tag = ask->tag;
+    return AN_OK;
+}
+
+bool image_ask_read(an_req *r, image_ask *ask, bool job)
+{
+    an_error err = {0};
+    json_t *root = request_json(r);
+    if (!root) return false;
+    const an_engine_options *limits = an_engine_limits(an_server_engine(r->server));
+    if (image_ask_parse(root, limits, job, ask, &err) != AN_OK) {
+        reply_error(r, &err);
+        return false;
+    }
     ask->request.client = r->client;
     return true;
 }

@@ -22,8 +22,11 @@ typedef struct image_ask {
     char tag[64];
 } image_ask;
 
-/* Reads r's body. False after replying with the error. Clear with image_ask_clear either way. */
-bool image_ask_read(an_req *r, image_ask *ask, const char *extra_field);
+/* Takes root. job: "kind" must be there too. Clear with image_ask_clear whatever comes of it. */
+an_status image_ask_parse(json_t *root, const an_engine_options *limits, bool job, image_ask *ask,
+                          an_error *err);
+/* The same of r's body into an ask that is all zeros; false after replying with the error. */
+bool image_ask_read(an_req *r, image_ask *ask, bool job);
 void image_ask_clear(image_ask *ask);
 /* Submits; NULL after replying with the error. A cut prompt adds a warning. */
 an_job *image_ask_submit(an_req *r, image_ask *ask);
@@ -45,8 +48,24 @@ json_t *base64_string(const an_buf *bytes);
 
 /* infotext.c: A1111's "parameters" text of picture `index`, malloc'ed. */
 char *infotext_of(an_job *job, int index);
+char *infotext_write(const an_job_params *p, int64_t seed);
 /* Its fields again: {"Prompt","Negative prompt","Steps",...}, new reference. */
 json_t *infotext_parse(const char *text);
+
+/* sdapi.c: the fields of txt2img, into a request with its defaults; q's strings belong to f. */
+void a1111_read(fields *f, const an_engine_options *limits, an_image_request *q, bool *send_images);
+
+/* latents.c: what POST /v1/latents was asked for. */
+typedef struct latents_ask {
+    an_latents_request request;
+    image_output output;
+    an_buf bytes; /* owned: the latents */
+    an_picture picture;
+} latents_ask;
+/* root keeps the strings. Clear with latents_ask_clear whatever comes of it. */
+an_status latents_ask_parse(json_t *root, const an_engine_options *limits, latents_ask *ask,
+                            an_error *err);
+void latents_ask_clear(latents_ask *ask);
 
 /* links.c: pictures behind links of this server that live --url-ttl seconds. */
 an_status link_add(an_req *r, an_buf *bytes, an_image_format format, char *url, size_t size,

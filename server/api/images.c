@@ -107,7 +107,7 @@ static void generations(an_req *r)
     image_ask ask = {0};
     an_job *job = NULL;
     pending *x = calloc(1, sizeof *x);
-    if (x && image_ask_read(r, &ask, NULL) && (job = image_ask_submit(r, &ask)) != NULL) {
+    if (x && image_ask_read(r, &ask, false) && (job = image_ask_submit(r, &ask)) != NULL) {
         x->output = ask.output;
         x->warnings = json_incref(ask.warnings);
         r->user = x;

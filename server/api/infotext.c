@@ -38,38 +38,42 @@ static const char *sampler_label(const an_job_params *p)
     return p->sampler ? p->sampler : by_class ? by_class : p->sampler_class;
 }
 
-char *infotext_of(an_job *job, int index)
+char *infotext_write(const an_job_params *p, int64_t seed)
 {
-    an_job_params p;
-    an_result res;
     an_buf b;
-    an_job_params_get(job, &p);
-    int64_t seed = an_job_result(job, index, &res) ? res.seed : p.seed + index;
-    an_buf_init(&b, (size_t)1 << 20);
-    an_buf_printf(&b, "%s\n", p.prompt);
-    if (p.negative_prompt && *p.negative_prompt)
-        an_buf_printf(&b, "Negative prompt: %s\n", p.negative_prompt);
-    an_buf_printf(&b, "Steps: %d, Sampler: ", p.steps);
-    put_value(&b, sampler_label(&p));
-    if (p.schedule) {
+    an_buf_init(&b, (size_t)64 << 20); /* two prompts of the largest limit */
+    an_buf_printf(&b, "%s\n", p->prompt);
+    if (p->negative_prompt && *p->negative_prompt)
+        an_buf_printf(&b, "Negative prompt: %s\n", p->negative_prompt);
+    an_buf_printf(&b, "Steps: %d, Sampler: ", p->steps);
+    put_value(&b, sampler_label(p));
+    if (p->schedule) {
         const char *label = NULL, *name;
         for (int i = 0; (name = an_schedule_at(i, &label)) != NULL; i++)
-            if (strcasecmp(name, p.schedule) == 0 || strcasecmp(label, p.schedule) == 0) break;
+            if (strcasecmp(name, p->schedule) == 0 || strcasecmp(label, p->schedule) == 0) break;
         an_buf_str(&b, ", Schedule type: ");
-        put_value(&b, name ? label : p.schedule);
+        put_value(&b, name ? label : p->schedule);
     }
-    an_buf_printf(&b, ", CFG scale: %g, Seed: %lld, Size: %dx%d, Model: ", p.guidance_scale,
-                  (long long)seed, p.width, p.height);
-    put_value(&b, p.model);
-    if (p.clip_skip > 1) an_buf_printf(&b, ", Clip skip: %d", p.clip_skip);
-    if (p.guidance_rescale > 0) an_buf_printf(&b, ", CFG Rescale phi: %g", p.guidance_rescale);
-    an_buf_printf(&b, ", RNG: %s, Version: anneal %s", p.rng == AN_RNG_CPU ? "CPU" : "GPU",
+    an_buf_printf(&b, ", CFG scale: %g, Seed: %lld, Size: %dx%d, Model: ", p->guidance_scale,
+                  (long long)seed, p->width, p->height);
+    put_value(&b, p->model);
+    if (p->clip_skip > 1) an_buf_printf(&b, ", Clip skip: %d", p->clip_skip);
+    if (p->guidance_rescale > 0) an_buf_printf(&b, ", CFG Rescale phi: %g", p->guidance_rescale);
+    an_buf_printf(&b, ", RNG: %s, Version: anneal %s", p->rng == AN_RNG_CPU ? "CPU" : "GPU",
                   AN_VERSION);
     if (b.failed) {
         an_buf_free(&b);
         return NULL;
     }
     return an_buf_take(&b);
+}
+
+char *infotext_of(an_job *job, int index)
+{
+    an_job_params p;
+    an_result res;
+    an_job_params_get(job, &p);
+    return infotext_write(&p, an_job_result(job, index, &res) ? res.seed : p.seed + index);
 }
 
 /* ---------------------------------------------------------------- and back */

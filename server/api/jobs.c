@@ -52,23 +52,15 @@ static void create(an_req *r)
 {
     image_ask ask = {0};
     an_job *job;
-    if (image_ask_read(r, &ask, "kind")) {
-        an_error err = {0};
-        const char *kind = json_string_value(json_object_get(ask.root, "kind"));
-        if (!kind || strcmp(kind, "image") != 0) {
-            an_fail_param(&err, AN_INVALID, "kind", "kind: found %s%.40s%s, expected \"image\"",
-                          kind ? "\"" : "", kind ? kind : "nothing", kind ? "\"" : "");
-            reply_error(r, &err);
-        } else if ((job = image_ask_submit(r, &ask)) != NULL) {
-            json_t *j = job_json(job);
-            if (json_array_size(ask.warnings)) json_object_set(j, "warnings", ask.warnings);
-            const char *id = json_string_value(json_object_get(j, "id"));
-            char location[128];
-            snprintf(location, sizeof location, "/v1/jobs/%s", id ? id : "");
-            reply_header(r, "Location", location);
-            reply_json(r, 202, j);
-            an_job_unref(job);
-        }
+    if (image_ask_read(r, &ask, true) && (job = image_ask_submit(r, &ask)) != NULL) {
+        json_t *j = job_json(job);
+        if (json_array_size(ask.warnings)) json_object_set(j, "warnings", ask.warnings);
+        const char *id = json_string_value(json_object_get(j, "id"));
+        char location[128];
+        snprintf(location, sizeof location, "/v1/jobs/%s", id ? id : "");
+        reply_header(r, "Location", location);
+        reply_json(r, 202, j);
+        an_job_unref(job);
     }
     image_ask_clear(&ask);
 }

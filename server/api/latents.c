@@ -15,7 +15,7 @@
 
 static void finish_decode(an_req *r, an_job *job)
 {
-    const image_output *o = r->user;
+    const image_output *o = &((const latents_ask *)r->user)->output;
     an_job_info info;
     an_error err = {0};
     an_result res;
@@ -112,69 +112,83 @@ static void read_latents(fields *f, json_t *object, an_latents_request *q, an_bu
     q->latent_w = dim[2];
 }
 
-static void read_picture(fields *f, an_req *r, const char *image, an_latents_request *q,
-                         an_picture *picture)
+static void read_picture(fields *f, const char *image, const an_engine_options *limits,
+                         latents_ask *ask)
 {
-    const an_engine_options *limits = an_engine_limits(an_server_engine(r->server));
     an_buf file = {0};
     an_error err = {0};
-    if (an_base64_decode(image, strlen(image), r->body_len, &file, &err) == AN_OK)
+    size_t len = strlen(image);
+    if (an_base64_decode(image, len, len, &file, &err) == AN_OK)
         an_image_decode(file.data ? file.data : "", file.len,
-                        (int64_t)limits->max_width * limits->max_height, picture, &err);
+                        (int64_t)limits->max_width * limits->max_height, &ask->picture, &err);
     an_buf_free(&file);
     if (err.status != AN_OK) {
         f->err = err;
         snprintf(f->err.param, sizeof f->err.param, "image");
         return;
     }
-    q->image = picture->pixels;
-    q->width = picture->w;
-    q->height = picture->h;
+    ask->request.image = ask->picture.pixels;
+    ask->request.width = ask->picture.w;
+    ask->request.height = ask->picture.h;
 }
 
-static void latents_work(an_req *r)
+an_status latents_ask_parse(json_t *root, const an_engine_options *limits, latents_ask *ask,
+                            an_error *err)
 {
     static const char *const formats[] = {"png", "jpeg", "webp", NULL};
     static const char *const ops[] = {"encode", "decode", NULL};
     fields f;
     const char *image = NULL;
     int format = AN_PNG, op = -1;
-    an_latents_request q = {.client = r->client};
-    an_buf bytes = {0};
-    an_picture picture = {0};
-    an_job *job = NULL;
-    json_t *root = request_json(r);
-    image_output *o = calloc(1, sizeof *o);
-    if (!root || !o) {
-        json_decref(root);
-        free(o);
-        return;
-    }
+    memset(ask, 0, sizeof *ask);
+    ask->output.compression = 100;
     fields_init(&f, root);
-    field_string(&f, "model", 256, &q.model);
+    field_string(&f, "model", 256, &ask->request.model);
     field_choice(&f, "op", ops, &op);
     field_string(&f, "image", (size_t)1 << 30, &image);
     json_t *object = field_object(&f, "latents");
     field_choice(&f, "output_format", formats, &format);
-    o->compression = 100;
-    field_int32(&f, "output_compression", 0, 100, &o->compression);
-    o->format = (an_image_format)format;
+    field_int32(&f, "output_compression", 0, 100, &ask->output.compression);
+    ask->output.format = (an_image_format)format;
     if (fields_ok(&f) && !image == !object)
         fields_fail(&f, "image", "send either image (to encode) or latents (to decode)");
     if (fields_ok(&f) && op >= 0 && op != (object != NULL))
         fields_fail(&f, "op", "'%s' does not go with the field '%s'", ops[op],
                     object ? "latents" : "image");
-    if (fields_ok(&f) && object) read_latents(&f, object, &q, &bytes);
-    if (fields_ok(&f) && image) read_picture(&f, r, image, &q, &picture);
-    if (fields_ok(&f)) an_engine_submit_latents(an_server_engine(r->server), &q, &job, &f.err);
-    r->user = o;
-    r->free_user = free;
-    if (job)
-        reply_when_done(r, job, q.decode ? finish_decode : finish_encode);
-    else
-        reply_error(r, &f.err);
-    an_buf_free(&bytes);
-    free(picture.pixels);
+    if (fields_ok(&f) && object) read_latents(&f, object, &ask->request, &ask->bytes);
+    if (fields_ok(&f) && image) read_picture(&f, image, limits, ask);
+    *err = f.err;
+    return f.err.status;
+}
+
+void latents_ask_clear(latents_ask *ask)
+{
+    an_buf_free(&ask->bytes);
+    free(ask->picture.pixels);
+}
+
+static void latents_work(an_req *r)
+{
+    an_engine *e = an_server_engine(r->server);
+    an_error err = {0};
+    an_job *job = NULL;
+    json_t *root = request_json(r);
+    latents_ask *ask = calloc(1, sizeof *ask);
+    if (root && ask) {
+        r->user = ask;
+        r->free_user = free;
+        if (latents_ask_parse(root, an_engine_limits(e), ask, &err) == AN_OK) {
+            ask->request.client = r->client;
+            an_engine_submit_latents(e, &ask->request, &job, &err);
+        }
+        if (job)
+            reply_when_done(r, job, ask->request.decode ? finish_decode : finish_encode);
+        else
+            reply_error(r, &err);
+        latents_ask_clear(ask); /* the job has copies */
+    } else {
+        free(ask);
+    }
     json_decref(root);
 }
 

@@ -2,7 +2,6 @@
  * sd-models, options, png-info. Prompts are read A1111's way: chunks of 75 tokens, (word:1.2). */
 #include "image_ask.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 /* ---------------------------------------------------------------- txt2img */
@@ -80,11 +79,9 @@ static void txt2img_finish(an_req *r, an_job *job)
 }
 
 /* A1111's words for the same things. "Automatic" as scheduler = the sampler's own. */
-static void read_txt2img(fields *f, const an_engine_options *limits, an_image_request *q,
-                         txt2img *t)
+void a1111_read(fields *f, const an_engine_options *limits, an_image_request *q, bool *send_images)
 {
     int batch = 1, iterations = 1;
-    double eta = NAN;
     const char *index = NULL;
     field_string(f, "prompt", (size_t)limits->max_prompt_bytes, &q->prompt);
     field_string(f, "negative_prompt", (size_t)limits->max_prompt_bytes, &q->negative_prompt);
@@ -98,8 +95,7 @@ static void read_txt2img(fields *f, const an_engine_options *limits, an_image_re
     field_int32(f, "height", 1, limits->max_height, &q->height);
     field_int32(f, "batch_size", 1, limits->max_n, &batch);
     field_int32(f, "n_iter", 1, limits->max_n, &iterations);
-    field_number(f, "eta", 0, 1, &eta);
-    field_bool(f, "send_images", &t->send_images);
+    field_bool(f, "send_images", send_images);
     json_t *settings = field_object(f, "override_settings");
     if (settings && fields_ok(f)) {
         fields o;
@@ -139,7 +135,7 @@ static void txt2img_handler(an_req *r)
     r->free_user = txt2img_free;
     an_image_request_default(&q);
     fields_init(&f, root);
-    read_txt2img(&f, an_engine_limits(an_server_engine(r->server)), &q, t);
+    a1111_read(&f, an_engine_limits(an_server_engine(r->server)), &q, &t->send_images);
     q.client = r->client;
     q.previews = 0;
     q.preview_every_step = true; /* /progress shows the latest */

@@ -93,11 +93,11 @@ class Images(unittest.TestCase):
         self.assertEqual(png_pixels(with_label), png_pixels(with_field))
 
     def test_stream(self):
-        events = list(SERVER.events('POST', '/v1/images/generations',
-                                    dict(QUICK, steps=6, stream=True, partial_images=3)))
-        names = [n for n, _ in events if n]
+        events = [(n, d) for n, d in SERVER.events('POST', '/v1/images/generations', dict(
+            QUICK, steps=6, stream=True, partial_images=3)) if n]
+        names = [n for n, _ in events]
         self.assertEqual(names, ['image_generation.partial_image'] * 3 + ['image_generation.completed'])
-        self.assertEqual([d['partial_image_index'] for n, d in events if n and n.endswith('partial_image')], [0, 1, 2])
+        self.assertEqual([d['partial_image_index'] for n, d in events if n.endswith('partial_image')], [0, 1, 2])
         final = events[-1][1]
         self.assertEqual(final['type'], 'image_generation.completed')
         self.assertEqual(base64.b64decode(final['b64_json']), SERVER.images(**dict(QUICK, steps=6))[0])
