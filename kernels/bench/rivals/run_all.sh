@@ -7,7 +7,8 @@
 #   PYTHON=venv/bin/python ./run_all.sh FOLDER path/to/anneal [ROUNDS] [LOG]
 #
 # The JSON lines go to LOG (default: FOLDER/rivals.jsonl, started anew), tables to standard output.
-# THREADS, SIZE, and ONLY (a regular expression of the lines below) can be set in the environment.
+# In the environment: THREADS, SIZE, ONLY (a regular expression of the lines below) and WRAP, a
+# command before each ("chrt -f 10" on a machine that others use too).
 set -euo pipefail
 folder=$1 anneal=$2 rounds=${3:-3} log=${4:-$1/rivals.jsonl}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -36,7 +37,7 @@ for ((round = 1; round <= rounds; round++)); do
         [[ $run =~ ${ONLY:-.} ]] || continue
         echo "round $round of $rounds, load $(cut -d' ' -f1 /proc/loadavg): ${run%% *} ${run#* }" >&2
         # shellcheck disable=SC2086
-        "$python" "$here"/$run $common 2>>"$log.err" | tee -a "$log" >&2 ||
+        ${WRAP:-} "$python" "$here"/$run $common 2>>"$log.err" | tee -a "$log" >&2 ||
             echo "failed: $run (see $log.err)" >&2
     done
 done
