@@ -80,9 +80,8 @@ class Listeners(unittest.TestCase):
         while b'keep-alive' not in data and b'event: step' not in data and time.time() < until:
             data += socks[0].recv(65536)
         self.assertTrue(b'keep-alive' in data or b'event: step' in data)
-        began = time.time()
-        self.assertEqual(s.get('/health')[0], 200)
-        print(f'{n} listeners, {threads_before} threads, /health in {1e3 * (time.time() - began):.1f} ms', flush=True)
+        t = health_times(s, 30)
+        print(f'{n} listeners, {threads_before} threads, /health in {1e3 * t[15]:.1f} ms', flush=True)
         for k in socks[:n // 2]:  # half hang up
             k.close()
         s.delete('/v1/jobs/' + job['id'])
@@ -99,55 +98,107 @@ class Listeners(unittest.TestCase):
         self.assertEqual(s.stop(), 0)
 
 
+def health_times(s, n=100):
+    """Sorted seconds of n answers of /health on one connection."""
+    c, times = s.connect(), []
+    for _ in range(n):
+        began = time.perf_counter()
+        c.request('GET', '/health')
+        c.getresponse().read()
+        times.append(time.perf_counter() - began)
+        time.sleep(.01)
+    c.close()
+    return sorted(times)
+
+
 class Health(unittest.TestCase):
     def test_health_while_the_device_works(self):
         s = Server()
         s.post('/v1/jobs', dict(prompt='owl', kind='image', steps=150, n=8, size='256x256'))
-        c, times = s.connect(), []
-        for _ in range(100):
-            began = time.perf_counter()
-            c.request('GET', '/health')
-            c.getresponse().read()
-            times.append(time.perf_counter() - began)
+        limit, rounds, until = (.1 if SLOW else .010), [], time.time() + 20
+        while not s.get('/health')[1]['running'] and time.time() < until:
             time.sleep(.01)
-        times.sort()
-        print(f'/health while working: median {1e3 * times[50]:.2f} ms, 99th {1e3 * times[98]:.2f} ms', flush=True)
-        self.assertLess(times[50], .010 if not SLOW else .1)
+        for _ in range(3):  # a noisy neighbour on the machine spoils a round, not three
+            self.assertEqual(s.get('/health')[1]['running'], 1)
+            t = health_times(s)
+            rounds.append((t[len(t) // 2], t[len(t) * 9 // 10]))
+            print('/health while working: median %.2f ms, 90th percentile %.2f ms' %
+                  (1e3 * rounds[-1][0], 1e3 * rounds[-1][1]), flush=True)
+            if rounds[-1][1] < limit:
+                break
+        self.assertLess(min(r[0] for r in rounds), limit)
+        self.assertLess(min(r[1] for r in rounds), limit)
+        for j in s.get('/v1/jobs')[1]['data']:
+            s.delete('/v1/jobs/' + j['id'])
         self.assertEqual(s.stop(90), 0)
 
 
+def crowd(s, count, threads, ask):
+    """ask(k) for k in range(count) from several threads; the first exception is raised here."""
+    ks, lock, faults = iter(range(count)), threading.Lock(), []
+
+    def work():
+        while not faults:
+            with lock:
+                k = next(ks, None)
+            if k is None:
+                return
+            try:
+                ask(k)
+            except Exception as e:
+                faults.append(e)
+    ts = [threading.Thread(target=work) for _ in range(threads)]
+    for t in ts:
+        t.start()
+    for t in ts:
+        t.join()
+    if faults:
+        raise faults[0]
+
+
 class Memory(unittest.TestCase):
-    def test_plan_and_growth(self):
-        s = Server()
+    def test_no_growth_over_many_requests(self):
+        s = Server('--max-jobs-kept', '100', '--text-cache', '16')
         n = 100 if SLOW else 1000
+        sizes = ['32x32', '64x64', '48x40']
 
         def ask(k):
-            s.images(**dict(TINY, seed=k, prompt=f'owl {k}', size=['32x32', '64x64', '48x40'][k % 3]))
-
-        def crowd(count):
-            ks = iter(range(count))
-            lock = threading.Lock()
-
-            def work():
-                while True:
-                    with lock:
-                        k = next(ks, None)
-                    if k is None:
-                        return
-                    ask(k)
-            ts = [threading.Thread(target=work) for _ in range(8)]
-            for t in ts:
-                t.start()
-            for t in ts:
-                t.join()
-        crowd(n // 4)
+            fields = dict(TINY, seed=k, prompt=f'owl {k}', size=sizes[k % 3])
+            if k % 4:
+                s.images(**fields)
+            else:  # kept jobs fill up to their limit and no further
+                self.assertEqual(s.post('/v1/jobs', dict(fields, kind='image'))[0], 202)
+        crowd(s, n // 2, 8, ask)
         before = s.rss()
-        crowd(n)
+        crowd(s, n, 8, ask)
         after = s.rss()
-        print(f'resident set after {n // 4}: {before / 1e6:.1f} MB, after {n} more: {after / 1e6:.1f} MB', flush=True)
+        print(f'resident set after {n // 2}: {before / 1e6:.1f} MB, after {n} more: {after / 1e6:.1f} MB', flush=True)
         if not SLOW:
-            self.assertLess(after - before, 8 << 20)
+            self.assertLess(after - before, 4 << 20)
+        self.assertEqual(s.metrics()['anneal_http_held_bytes'] < 65536, True)  # this answer, perhaps
         self.assertEqual(s.stop(), 0)
+
+    @unittest.skipIf(SLOW, 'SKIP: sanitizers have memory of their own')
+    def test_resident_set_is_as_planned(self):
+        for dtype in ('f32', 'bf16'):
+            s = Server('--dtype', dtype)
+            plan = float(re.search(r'total +([0-9.]+) MiB', s.output()).group(1)) * 2 ** 20
+            seen, stop = [], threading.Event()
+
+            def look():
+                while not stop.wait(.02):
+                    seen.append(s.rss())
+            t = threading.Thread(target=look)
+            t.start()
+            # more prompts than are kept, more pictures than run at once, all of the default size
+            crowd(s, 280, 32, lambda k: s.images(prompt=f'owl {k}', seed=k, steps=1))
+            stop.set()
+            t.join()
+            most = max(seen)
+            print(f'{dtype}: plan {plan / 1e6:.1f} MB, resident at most {most / 1e6:.1f} MB ({100 * most / plan:.0f} %)', flush=True)
+            self.assertLess(most, 1.10 * plan)
+            self.assertGreater(most, 0.90 * plan)
+            self.assertEqual(s.stop(), 0)
 
 
 class Stopping(unittest.TestCase):
@@ -174,6 +225,29 @@ class Stopping(unittest.TestCase):
         self.assertIsNotNone(refused, 'a new job must get 503 while the running one finishes')
         self.assertEqual(refused['error']['code'], 'shutting_down')
         self.assertEqual(s.process.wait(30), 0)
+
+    def test_streams_and_sleepers_are_ended(self):
+        """Every kind of open connection when the grace time is over: nobody keeps the server."""
+        s = Server('--grace', '0.1')
+        big = dict(prompt='owl', steps=150, n=10, size='512x512')
+        job = s.post('/v1/jobs', dict(big, kind='image'))[1]['id']
+        socks = []
+        for _ in range(8):
+            for method, path, body in (('GET', f'/v1/jobs/{job}/events', None), ('POST', '/v1/images/generations', big),
+                                       ('POST', '/v1/images/generations', dict(big, stream=True, partial_images=10)),
+                                       ('GET', '/health', None)):
+                k = socket.create_connection(('127.0.0.1', s.port))
+                data = json.dumps(body).encode() if body else b''
+                k.sendall(f'{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n'.encode() + data)
+                socks.append(k)
+        k = socket.create_connection(('127.0.0.1', s.port))  # a body that never comes
+        k.sendall(b'POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{')
+        time.sleep(.5)
+        began = time.time()
+        self.assertEqual(s.stop(90), 0)
+        self.assertLess(time.time() - began, 30)
+        for k in socks:
+            k.close()
 
     def test_grace_time_ends(self):
         s = Server('--grace', '0.2')
