@@ -202,6 +202,14 @@ json_t *image_item(an_req *r, an_job *job, int index, const image_output *o, an_
     return item;
 }
 
+json_t *image_usage(size_t prompt_tokens)
+{
+    json_int_t n = (json_int_t)prompt_tokens;
+    return json_pack("{s:I,s:{s:I,s:I},s:I,s:I}", "input_tokens", n, "input_tokens_details",
+                     "text_tokens", n, "image_tokens", (json_int_t)0, "output_tokens",
+                     (json_int_t)0, "total_tokens", n);
+}
+
 json_t *image_answer(an_req *r, an_job *job, const image_output *o, json_t *warnings, an_error *err)
 {
     an_job_info info;
@@ -218,12 +226,10 @@ json_t *image_answer(an_req *r, an_job *job, const image_output *o, json_t *warn
         }
         json_array_append_new(data, item);
     }
-    json_t *body =
-        json_pack("{s:I,s:o,s:s,s:o,s:s,s:{s:I,s:I,s:I}}", "created", (json_int_t)info.finished,
-                  "data", data, "output_format", an_image_format_name(o->format), "size",
-                  json_sprintf("%dx%d", p.width, p.height), "model", p.model, "usage",
-                  "input_tokens", (json_int_t)info.prompt_tokens, "output_tokens", (json_int_t)0,
-                  "total_tokens", (json_int_t)info.prompt_tokens);
+    json_t *body = json_pack("{s:I,s:o,s:s,s:o,s:s,s:o}", "created", (json_int_t)info.finished,
+                             "data", data, "output_format", an_image_format_name(o->format), "size",
+                             json_sprintf("%dx%d", p.width, p.height), "model", p.model, "usage",
+                             image_usage(info.prompt_tokens));
     if (json_array_size(warnings)) json_object_set(body, "warnings", warnings);
     if (!body) an_fail(err, AN_NO_MEMORY, "out of memory");
     return body;

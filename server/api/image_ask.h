@@ -41,6 +41,8 @@ an_status image_file(an_job *job, int index, const image_output *o, an_buf *out,
 /* {"created","data":[...],"output_format","size",...} of a finished job; NULL with err filled. */
 json_t *image_answer(an_req *r, an_job *job, const image_output *o, json_t *warnings,
                      an_error *err);
+/* OpenAI's count of tokens; clients refuse answers without its parts. */
+json_t *image_usage(size_t prompt_tokens);
 /* A preview event as base64 of a full-size picture. */
 json_t *preview_base64(const an_event *ev, int width, int height, an_image_format format);
 /* Base64 of a buffer as a JSON string. */

@@ -74,10 +74,7 @@ static void on_image(an_req *r, an_job *job, const an_event *ev, const pending *
     json_object_update(data, item);
     json_decref(item);
     if (json_array_size(x->warnings)) json_object_set(data, "warnings", x->warnings);
-    json_object_set_new(data, "usage",
-                        json_pack("{s:I,s:I,s:I}", "input_tokens", (json_int_t)info.prompt_tokens,
-                                  "output_tokens", (json_int_t)0, "total_tokens",
-                                  (json_int_t)info.prompt_tokens));
+    json_object_set_new(data, "usage", image_usage(info.prompt_tokens));
     sse_message(out, name, data);
 }
 
