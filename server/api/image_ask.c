@@ -262,9 +262,10 @@ static uint8_t *resize(const uint8_t *src, int sw, int sh, int w, int h)
 
 json_t *preview_base64(const an_event *ev, int width, int height, an_image_format format)
 {
-    uint8_t *full = resize(ev->preview, ev->preview_w, ev->preview_h, width, height);
     an_buf file;
     json_t *j = NULL;
+    if (!ev->preview) return NULL; /* there was no memory for the event's copy */
+    uint8_t *full = resize(ev->preview, ev->preview_w, ev->preview_h, width, height);
     if (!full) return NULL;
     an_buf_init(&file, (size_t)width * (size_t)height * 8 + 65536);
     if (an_image_encode(format, full, width, height, 80, NULL, &file, NULL) == AN_OK)

@@ -10,13 +10,38 @@
 #include <unistd.h>
 
 /* Every connection is a file descriptor; the soft limit is often 1024. */
-static void raise_file_limit(void)
+static void raise_file_limit(const an_options *o)
 {
     struct rlimit r;
-    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0) return;
+    if (r.rlim_cur < r.rlim_max) {
         r.rlim_cur = r.rlim_max;
         setrlimit(RLIMIT_NOFILE, &r);
     }
+    if (r.rlim_cur < (rlim_t)o->max_connections + 64)
+        an_log(AN_LOG_WARN, "%d connections are allowed, but only %llu open files (ulimit -n)",
+               o->max_connections, (unsigned long long)r.rlim_cur);
+}
+
+/* What a person looks for first: which device, which models, and why one is not served. */
+static void log_start(an_engine *e)
+{
+    an_engine_stats s;
+    int served = 0;
+    an_model_entry *m = malloc(sizeof *m);
+    an_engine_get_stats(e, &s);
+    an_log(AN_LOG_INFO, "anneal %s on %s", AN_VERSION, s.device);
+    for (int i = 0; m && an_engine_model_at(e, i, m); i++) {
+        if (m->ok)
+            an_log(AN_LOG_INFO, "model %s: %s, %s, %dx%d, %s%s", m->id, an_kind_name(m->info.kind),
+                   m->info.family, m->info.width, m->info.height, m->path,
+                   m->is_default ? " (default)" : "");
+        served += m->ok;
+    }
+    free(m);
+    if (!served)
+        an_log(AN_LOG_WARN, "there is no model to serve: put a diffusers folder or a .safetensors "
+                            "file into a folder and name it with --models");
 }
 
 static void print_help(void)
@@ -54,6 +79,7 @@ static int serve_until_signal(const an_options *o, sigset_t *signals)
         close(fd);
         return cli_fail(&err);
     }
+    log_start(engine);
     if (an_server_start(o, fd, engine, &server, &err) != AN_OK) {
         an_engine_stop(engine, 0);
         an_engine_free(engine);
@@ -94,7 +120,7 @@ int cmd_serve(int argc, char **argv)
     an_log_parse_level(o.log_level, &level);
     an_log_set_level(level);
     cli_default_models(&o);
-    raise_file_limit();
+    raise_file_limit(&o);
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&signals); /* blocked before any thread starts, so that only sigwait sees them */
     sigaddset(&signals, SIGINT);

@@ -4,7 +4,13 @@ import atexit, base64, http.client, json, os, signal, socket, struct, subprocess
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 ANNEAL = os.environ.get('ANNEAL_BINARY', os.path.join(ROOT, 'build', 'anneal'))
+SLOW = os.environ.get('AN_SLOW', '') != ''  # sanitizers: everything takes longer
 GOLDEN = os.path.join(ROOT, 'tests', 'golden')
+
+
+def patience(seconds):
+    """How long to wait before calling it a hang; a sanitizer on a busy machine is 10 times slower."""
+    return seconds * (10 if SLOW else 3)
 
 
 class Server:
@@ -24,7 +30,7 @@ class Server:
             return f.read()
 
     def wait_for_port(self):
-        until = time.time() + 60
+        until = time.time() + patience(30)
         while time.time() < until and self.process.poll() is None:
             for line in self.output().splitlines():
                 if 'listening on http://' in line:
@@ -33,7 +39,7 @@ class Server:
         raise RuntimeError('the server did not start:\n' + self.output())
 
     def wait_ready(self):
-        until = time.time() + 120
+        until = time.time() + patience(60)
         while time.time() < until:
             if self.get('/health')[0] == 200:
                 return
@@ -42,10 +48,10 @@ class Server:
             time.sleep(0.05)
         raise RuntimeError('the server did not become ready:\n' + self.output())
 
-    def connect(self, timeout=120):
+    def connect(self, timeout=patience(60)):
         return http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
 
-    def raw(self, method, path, body=None, headers=None, timeout=120):
+    def raw(self, method, path, body=None, headers=None, timeout=patience(60)):
         """(status, headers, bytes)"""
         c = self.connect(timeout)
         try:
@@ -59,7 +65,7 @@ class Server:
         status, _, data = self.raw('GET', path, headers=headers)
         return status, json.loads(data)
 
-    def post(self, path, body, headers=None, timeout=120):
+    def post(self, path, body, headers=None, timeout=patience(60)):
         data = body if isinstance(body, (bytes, str)) else json.dumps(body)
         status, _, out = self.raw('POST', path, data, {'Content-Type': 'application/json', **(headers or {})}, timeout)
         return status, json.loads(out)
@@ -74,7 +80,7 @@ class Server:
         assert status == 200, (status, body)
         return [base64.b64decode(d['b64_json']) for d in body['data']]
 
-    def events(self, method, path, body=None, headers=None, timeout=120):
+    def events(self, method, path, body=None, headers=None, timeout=patience(60)):
         """Yields (event, data) of a server-sent event stream; comments as ('', text)."""
         c = self.connect(timeout)
         c.request(method, path, json.dumps(body) if body is not None else None, headers or {})
@@ -106,7 +112,7 @@ class Server:
         with open(f'/proc/{self.process.pid}/status') as f:
             return next(int(l.split()[1]) * 1024 for l in f if l.startswith('VmRSS'))
 
-    def stop(self, timeout=60):
+    def stop(self, timeout=patience(30)):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:

@@ -62,7 +62,7 @@ class Wire:
         self.sock.close()
 
 
-def wait_for(what, seconds=30):
+def wait_for(what, seconds=patience(10)):
     until = time.time() + seconds
     while time.time() < until:
         if what():
@@ -289,7 +289,7 @@ class Streams(unittest.TestCase):
                   dict(TINY, size='128x128', steps=60, partial_images=60, stream=True))
         self.assertEqual(w.head()[0], 200)
         most, done = 0, False
-        until = time.time() + 50  # the idle time-out is 60
+        until = time.time() + (patience(30) if SLOW else 50)  # the idle time-out is 60
         while time.time() < until and not done:
             m = SERVER.metrics()
             most = max(most, m['anneal_http_held_bytes'])

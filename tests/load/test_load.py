@@ -5,7 +5,6 @@ from harness import *
 
 SECONDS = float(os.environ.get('AN_TEST_SECONDS', '10'))
 TINY = dict(prompt='owl', steps=1, size='32x32', guidance_scale=1)
-SLOW = os.environ.get('AN_SLOW', '') != ''  # sanitizers: smaller numbers
 WRK = '''
 wrk.method = "POST"
 wrk.body = [[%s]]
@@ -76,7 +75,7 @@ class Listeners(unittest.TestCase):
             self.assertIn(b'200 OK', k.recv(65536))
         self.assertEqual(len(os.listdir(f'/proc/{s.process.pid}/task')), threads_before)
         data = b''
-        until = time.time() + 20
+        until = time.time() + patience(20)
         while b'keep-alive' not in data and b'event: step' not in data and time.time() < until:
             data += socks[0].recv(65536)
         self.assertTrue(b'keep-alive' in data or b'event: step' in data)
@@ -91,7 +90,7 @@ class Listeners(unittest.TestCase):
                 if not got or b'cancelled' in got:
                     break
             k.close()
-        until = time.time() + 20
+        until = time.time() + patience(20)
         while time.time() < until and 'anneal_http_streams 0' not in s.raw('GET', '/metrics')[2].decode():
             time.sleep(.1)
         self.assertIn('anneal_http_streams 0\n', s.raw('GET', '/metrics')[2].decode())
@@ -115,10 +114,10 @@ class Health(unittest.TestCase):
     def test_health_while_the_device_works(self):
         s = Server()
         s.post('/v1/jobs', dict(prompt='owl', kind='image', steps=150, n=8, size='256x256'))
-        limit, rounds, until = (.1 if SLOW else .010), [], time.time() + 20
+        limit, rounds, until = (.1 if SLOW else .010), [], time.time() + patience(20)
         while not s.get('/health')[1]['running'] and time.time() < until:
             time.sleep(.01)
-        for _ in range(3):  # a noisy neighbour on the machine spoils a round, not three
+        for _ in range(8):  # a noisy neighbour on the machine spoils a round, not eight
             self.assertEqual(s.get('/health')[1]['running'], 1)
             t = health_times(s)
             rounds.append((t[len(t) // 2], t[len(t) * 9 // 10]))
@@ -208,11 +207,11 @@ class Stopping(unittest.TestCase):
         ask = dict(prompt='owl', steps=30, n=2, seed=1)
         t = threading.Thread(target=lambda: result.update(r=s.post('/v1/images/generations', ask)))
         t.start()
-        until = time.time() + 20
+        until = time.time() + patience(20)
         while s.get('/health')[1]['running'] == 0 and time.time() < until:
             time.sleep(.01)
         s.process.send_signal(signal.SIGTERM)
-        until, refused = time.time() + 20, None
+        until, refused = time.time() + patience(20), None
         while refused is None and time.time() < until:
             try:
                 status, body = s.post('/v1/images/generations', TINY)
