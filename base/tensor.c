@@ -5,14 +5,44 @@
 
 static const struct {
     const char *name;
-    size_t size;
-} dtypes[AN_DTYPE_COUNT] = {
-    [AN_F32] = {"F32", 4},  [AN_BF16] = {"BF16", 2}, [AN_F16] = {"F16", 2},
-    [AN_F64] = {"F64", 8},  [AN_I8] = {"I8", 1},     [AN_U8] = {"U8", 1},
-    [AN_I16] = {"I16", 2},  [AN_I32] = {"I32", 4},   [AN_I64] = {"I64", 8},
-    [AN_BOOL] = {"BOOL", 1}, [AN_F8_E4M3] = {"F8_E4M3", 1}, [AN_F8_E5M2] = {"F8_E5M2", 1}};
+    size_t size; /* of an element, or of a block */
+    int block;
+} dtypes[AN_DTYPE_COUNT] = {[AN_F32] = {"F32", 4},
+                            [AN_BF16] = {"BF16", 2},
+                            [AN_F16] = {"F16", 2},
+                            [AN_F64] = {"F64", 8},
+                            [AN_I8] = {"I8", 1},
+                            [AN_U8] = {"U8", 1},
+                            [AN_I16] = {"I16", 2},
+                            [AN_I32] = {"I32", 4},
+                            [AN_I64] = {"I64", 8},
+                            [AN_BOOL] = {"BOOL", 1},
+                            [AN_F8_E4M3] = {"F8_E4M3", 1},
+                            [AN_F8_E5M2] = {"F8_E5M2", 1},
+                            [AN_Q4_0] = {"Q4_0", 18, 32},
+                            [AN_Q4_1] = {"Q4_1", 20, 32},
+                            [AN_Q5_0] = {"Q5_0", 22, 32},
+                            [AN_Q5_1] = {"Q5_1", 24, 32},
+                            [AN_Q8_0] = {"Q8_0", 34, 32},
+                            [AN_Q2_K] = {"Q2_K", 84, 256},
+                            [AN_Q3_K] = {"Q3_K", 110, 256},
+                            [AN_Q4_K] = {"Q4_K", 144, 256},
+                            [AN_Q5_K] = {"Q5_K", 176, 256},
+                            [AN_Q6_K] = {"Q6_K", 210, 256},
+                            [AN_IQ4_NL] = {"IQ4_NL", 18, 32},
+                            [AN_IQ4_XS] = {"IQ4_XS", 136, 256}};
 
 size_t an_dtype_size(an_dtype d)
+{
+    return (unsigned)d < AN_DTYPE_COUNT && !dtypes[d].block ? dtypes[d].size : 0;
+}
+
+int an_dtype_block(an_dtype d)
+{
+    return (unsigned)d < AN_DTYPE_COUNT && dtypes[d].block ? dtypes[d].block : 1;
+}
+
+size_t an_dtype_block_bytes(an_dtype d)
 {
     return (unsigned)d < AN_DTYPE_COUNT ? dtypes[d].size : 0;
 }
@@ -42,7 +72,8 @@ int64_t an_tensor_count(const an_tensor *t)
 
 size_t an_tensor_bytes(const an_tensor *t)
 {
-    return (size_t)an_tensor_count(t) * an_dtype_size(t->dtype);
+    return (size_t)an_tensor_count(t) / (size_t)an_dtype_block(t->dtype) *
+           an_dtype_block_bytes(t->dtype);
 }
 
 bool an_tensor_same_shape(const an_tensor *a, const an_tensor *b)

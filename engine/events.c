@@ -6,8 +6,8 @@
 
 const char *an_event_name(an_event_type t)
 {
-    static const char *const name[] = {"queued", "started", "step",   "preview",
-                                       "image",  "done",    "failed", "cancelled"};
+    static const char *const name[] = {"queued", "started", "step",   "preview",  "image",
+                                       "text",   "done",    "failed", "cancelled"};
     return t >= AN_EVENT_QUEUED && t <= AN_EVENT_CANCELED ? name[t] : "unknown";
 }
 

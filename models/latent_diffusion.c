@@ -315,6 +315,7 @@ static void step(const an_model *m, an_lane *l, an_stage stage, an_row *rows, in
     case AN_STAGE_ENCODE:
         encode(m, l, rows, n);
         break;
+    case AN_STAGE_FORWARD:
     case AN_STAGE_COUNT:
         break;
     }
@@ -418,6 +419,7 @@ static an_status ports(const an_model *m, an_stage stage, const an_shape *s, an_
         latent.name = "logvar";
         port(p->out, &p->n_out, latent);
         break;
+    case AN_STAGE_FORWARD:
     case AN_STAGE_COUNT:
         break;
     }

@@ -19,7 +19,7 @@ const char *an_kind_name(an_kind k)
 
 const char *an_stage_name(an_stage s)
 {
-    static const char *const name[AN_STAGE_COUNT] = {"text", "denoise", "decode", "encode"};
+    static const char *const name[AN_STAGE_COUNT] = {"text", "denoise", "decode", "encode", "forward"};
     return (unsigned)s < AN_STAGE_COUNT ? name[s] : "?";
 }
 

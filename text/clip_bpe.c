@@ -345,7 +345,7 @@ an_status an_added_add(an_tokenizer *t, const char *text, int64_t id, bool norma
     if (len == 0 || owns_text(t, text)) return AN_OK;
     if (t->n_added >= MAX_ADDED)
         return an_fail(err, AN_INVALID, "more than %d added tokens", MAX_ADDED);
-    int32_t known = an_vocab_find(t, text, len);
+    int32_t known = an_clip_vocab_find(t, text, len);
     if (known < 0 && id < 0)
         return an_fail(err, AN_INVALID, "the special token '%.60s' is not in the vocabulary", text);
     if (known >= 0 && id >= 0 && id != known)
@@ -353,7 +353,7 @@ an_status an_added_add(an_tokenizer *t, const char *text, int64_t id, bool norma
                        "the added token '%.60s' has the id %lld, the vocabulary gives it %d", text,
                        (long long)id, known);
     if (known < 0) {
-        an_status s = an_vocab_add(t, text, len, id, err);
+        an_status s = an_clip_vocab_add(t, text, len, id, err);
         if (s != AN_OK) return s;
         known = (int32_t)id;
     }
@@ -394,12 +394,12 @@ an_status an_clip_prepare(an_tokenizer *t, an_error *err)
         char s[4 + WORD_END_LEN];
         size_t n = an_put_utf8(an_byte_to_char(b), s);
         memcpy(s + n, WORD_END, WORD_END_LEN);
-        t->byte_id[b] = an_vocab_find(t, s, n);
-        t->byte_end_id[b] = an_vocab_find(t, s, n + WORD_END_LEN);
+        t->byte_id[b] = an_clip_vocab_find(t, s, n);
+        t->byte_end_id[b] = an_clip_vocab_find(t, s, n + WORD_END_LEN);
         if (t->byte_id[b] < 0) t->byte_id[b] = t->unk;
         if (t->byte_end_id[b] < 0) t->byte_end_id[b] = t->unk;
     }
-    t->comma = an_vocab_find(t, "," WORD_END, 1 + WORD_END_LEN);
+    t->comma = an_clip_vocab_find(t, "," WORD_END, 1 + WORD_END_LEN);
     return AN_OK;
 }
 

@@ -33,10 +33,10 @@ static an_status read_vocab(an_tokenizer *t, const json_t *vocab, an_error *err)
     {
         if (!json_is_integer(id))
             return an_fail(err, AN_INVALID, "the id of token '%.60s' is not an integer", text);
-        an_status s = an_vocab_add(t, text, strlen(text), json_integer_value(id), err);
+        an_status s = an_clip_vocab_add(t, text, strlen(text), json_integer_value(id), err);
         if (s != AN_OK) return s;
     }
-    return an_vocab_index(t, err);
+    return an_clip_vocab_index(t, err);
 }
 
 /* "left right", one space between and no other. */
@@ -101,7 +101,7 @@ static an_status derive_vocab(an_tokenizer *t, const char *merges, an_error *err
                 if ((c == b) != printable) continue;
                 size_t n = an_put_utf8(c, text);
                 memcpy(text + n, WORD_END, WORD_END_LEN);
-                s = an_vocab_add(t, text, n + (end ? WORD_END_LEN : 0), id++, err);
+                s = an_clip_vocab_add(t, text, n + (end ? WORD_END_LEN : 0), id++, err);
             }
     const char *line;
     size_t len;
@@ -114,11 +114,11 @@ static an_status derive_vocab(an_tokenizer *t, const char *merges, an_error *err
                            i + 1, (int)(len < 60 ? len : 60), line);
         memcpy(sum, line, left);
         memcpy(sum + left, space + 1, len - left - 1);
-        s = an_vocab_add(t, sum, len - 1, id++, err);
+        s = an_clip_vocab_add(t, sum, len - 1, id++, err);
     }
-    if (s == AN_OK) s = an_vocab_add(t, BOS_TEXT, strlen(BOS_TEXT), id++, err);
-    if (s == AN_OK) s = an_vocab_add(t, EOS_TEXT, strlen(EOS_TEXT), id, err);
-    return s == AN_OK ? an_vocab_index(t, err) : s;
+    if (s == AN_OK) s = an_clip_vocab_add(t, BOS_TEXT, strlen(BOS_TEXT), id++, err);
+    if (s == AN_OK) s = an_clip_vocab_add(t, EOS_TEXT, strlen(EOS_TEXT), id, err);
+    return s == AN_OK ? an_clip_vocab_index(t, err) : s;
 }
 
 /* derive: the vocabulary comes from the merges as well. */

@@ -63,11 +63,11 @@ int an_char_to_byte(uint32_t c);
 size_t an_put_utf8(uint32_t c, char *out);
 
 /* Adds one token. AN_INVALID when the id is out of range or taken. */
-an_status an_vocab_add(an_tokenizer *t, const char *text, size_t len, int64_t id, an_error *err);
+an_status an_clip_vocab_add(an_tokenizer *t, const char *text, size_t len, int64_t id, an_error *err);
 /* Sorts by text; needed once before find. AN_INVALID when two ids have one text. */
-an_status an_vocab_index(an_tokenizer *t, an_error *err);
+an_status an_clip_vocab_index(an_tokenizer *t, an_error *err);
 /* Id of a token of the vocabulary, -1 if there is none. */
-int32_t an_vocab_find(const an_tokenizer *t, const char *text, size_t len);
+int32_t an_clip_vocab_find(const an_tokenizer *t, const char *text, size_t len);
 /* Id of an added token or a token of the vocabulary, -1 if there is none. */
 int32_t an_token_find(const an_tokenizer *t, const char *text);
 /* The merge of rank n_merges: both parts and their sum must be in the vocabulary. */

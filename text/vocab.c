@@ -55,7 +55,7 @@ static an_status grow_ids(an_tokenizer *t, int32_t id, an_error *err)
     return AN_OK;
 }
 
-an_status an_vocab_add(an_tokenizer *t, const char *text, size_t len, int64_t id, an_error *err)
+an_status an_clip_vocab_add(an_tokenizer *t, const char *text, size_t len, int64_t id, an_error *err)
 {
     if (len == 0 || len > 65535)
         return an_fail(err, AN_INVALID, "token %lld has %zu bytes, 1 to 65535 are possible",
@@ -91,7 +91,7 @@ static int by_text(const void *a, const void *b, void *arg)
                         t->length[y]);
 }
 
-an_status an_vocab_index(an_tokenizer *t, an_error *err)
+an_status an_clip_vocab_index(an_tokenizer *t, an_error *err)
 {
     if (t->n_ids == 0) return an_fail(err, AN_INVALID, "the vocabulary is empty");
     t->sorted = malloc((size_t)t->n_ids * sizeof *t->sorted);
@@ -106,7 +106,7 @@ an_status an_vocab_index(an_tokenizer *t, an_error *err)
     return AN_OK;
 }
 
-int32_t an_vocab_find(const an_tokenizer *t, const char *text, size_t len)
+int32_t an_clip_vocab_find(const an_tokenizer *t, const char *text, size_t len)
 {
     int32_t low = 0, high = t->n_sorted;
     while (low < high) {
@@ -125,7 +125,7 @@ int32_t an_token_find(const an_tokenizer *t, const char *text)
 {
     for (int i = 0; i < t->n_added; i++)
         if (strcmp(t->added[i].text, text) == 0) return t->added[i].id;
-    return an_vocab_find(t, text, strlen(text));
+    return an_clip_vocab_find(t, text, strlen(text));
 }
 
 /* ---------------------------------------------------------------- merges */
@@ -148,8 +148,8 @@ an_status an_merge_add(an_tokenizer *t, const char *left, size_t left_len, const
                        t->n_merges + 1);
     memcpy(sum, left, left_len);
     memcpy(sum + left_len, right, right_len);
-    merge m = {an_vocab_find(t, left, left_len), an_vocab_find(t, right, right_len), t->n_merges,
-               an_vocab_find(t, sum, left_len + right_len)};
+    merge m = {an_clip_vocab_find(t, left, left_len), an_clip_vocab_find(t, right, right_len), t->n_merges,
+               an_clip_vocab_find(t, sum, left_len + right_len)};
     if (m.left < 0 || m.right < 0 || m.result < 0) {
         const char *what = m.left < 0 ? left : m.right < 0 ? right : sum;
         size_t len = m.left < 0 ? left_len : m.right < 0 ? right_len : left_len + right_len;

@@ -8,8 +8,10 @@
 #ifndef ANNEAL_ENGINE_H
 #define ANNEAL_ENGINE_H
 
+#include "anneal/grammar.h"
 #include "anneal/model.h"
 #include "anneal/solver.h"
+#include "anneal/template.h"
 
 typedef struct an_engine an_engine;
 
@@ -31,6 +33,14 @@ typedef struct an_engine_options {
     size_t memory_bytes;     /* budget for weights and activations; 0 = 80 % of the machine's */
     int text_cache;          /* encodings kept, default 256 */
     int vae_tile;            /* latents above this edge decode in tiles, default 128 */
+    /* language models */
+    int max_context;         /* positions of a sequence, whatever the model allows; default 32768 */
+    int max_tokens;          /* new tokens of a completion, default 16384 */
+    int max_sequences;       /* completions that run at once, default 64 */
+    int tick_tokens;         /* tokens of a tick: decoding ones, the rest for prompts; default 512 */
+    size_t kv_bytes;         /* for keys and values of a model; 0 = an eighth of memory_bytes */
+    bool prefix_cache;       /* default true */
+    int max_stop, max_logit_bias, max_top_logprobs; /* of a request: 16, 1024, 20 */
     bool scan_only;          /* look at the folders, load nothing, start no thread: `anneal models` */
 } an_engine_options;
 void an_engine_options_default(an_engine_options *o);
@@ -101,6 +111,50 @@ typedef struct an_latents_request {
     int latent_channels, latent_h, latent_w;
 } an_latents_request;
 
+/* How the next token is drawn from the logits, in this order: logit_bias, penalties, the grammar's
+ * mask, then temperature 0 takes the largest (lowest id on ties); else top_k, typical_p, top_p, min_p,
+ * temperature, and one uniform number of the row's own Philox stream (seed + choice). All in double
+ * on the host, so the same tokens come whatever else runs. */
+typedef struct an_sampling {
+    float temperature;  /* 0 = greedy; default 1 */
+    int top_k;          /* 0 or less = all */
+    float top_p, min_p, typical_p; /* 1, 0, 1 = off */
+    float repetition_penalty;      /* 1 = off; over prompt and answer */
+    float presence_penalty, frequency_penalty; /* 0 = off; over the answer */
+    int repeat_last_n;  /* tokens the repetition penalty looks at, -1 = all */
+    int64_t seed;       /* < 0 = random; the one used comes back */
+    const struct an_token_bias {
+        int32_t id;
+        float bias;     /* -INFINITY bans */
+    } *bias;
+    int n_bias;
+} an_sampling;
+
+typedef struct an_text_request {
+    const char *model;   /* NULL = default */
+    const int32_t *ids;  /* the prompt; copied */
+    size_t n_ids;        /* 1.. ; with max_tokens it must fit the context */
+    int n;               /* completions, 0 = 1; they share the prompt's blocks */
+    int max_tokens;      /* 0 = as many as fit */
+    int min_tokens;      /* end tokens and stop strings are held back until then */
+    an_sampling sampling;
+    const char *const *stop; /* strings; the text ends before the first that appears */
+    int n_stop;
+    const int32_t *stop_ids; /* tokens that end the answer, not part of the text */
+    int n_stop_ids;
+    bool ignore_eos;     /* end tokens may be drawn, are returned, and end nothing */
+    bool ban_eos;        /* llama-server's ignore_eos: end tokens are never drawn */
+    bool echo_logprobs;  /* logprobs of the prompt's tokens too */
+    int logprobs;        /* -1 = none, 0 = of the chosen token, k = and of the k most likely */
+    bool special;        /* special tokens appear in the text */
+    an_grammar *grammar; /* or NULL; the job takes a reference of its own */
+    const char *cache_salt;     /* prefixes are shared only among equal salts; NULL = "" */
+    int priority;
+    double deadline_s;
+    const char *client, *tag;
+} an_text_request;
+void an_text_request_default(an_text_request *r);
+
 /* ---------------------------------------------------------------- jobs */
 
 typedef struct an_job an_job; /* counted reference */
@@ -120,6 +174,12 @@ const char *an_job_state_name(an_job_state s); /* "queued", "running", "done", "
 an_status an_engine_submit(an_engine *e, const an_image_request *r, an_job **out, an_error *err);
 an_status an_engine_submit_latents(an_engine *e, const an_latents_request *r, an_job **out,
                                    an_error *err);
+an_status an_engine_submit_text(an_engine *e, const an_text_request *r, an_job **out, an_error *err);
+/* The vocabulary and the chat template of a text model: borrowed, they live as long as the engine.
+ * *vocab is NULL for a model without tokenizer; AN_NOT_FOUND (param "model") without template. */
+an_status an_engine_vocab(an_engine *e, const char *model, const an_vocab **vocab, an_error *err);
+an_status an_engine_template(an_engine *e, const char *model, const an_template **out,
+                             const char **bos, const char **eos, an_error *err);
 
 an_job *an_job_ref(an_job *j);
 void an_job_unref(an_job *j); /* NULL is fine */
@@ -158,6 +218,48 @@ typedef struct an_result {
 } an_result;
 bool an_job_result(an_job *j, int i, an_result *out);
 
+typedef enum an_finish {
+    AN_FINISH_NONE = 0, /* still running */
+    AN_FINISH_STOP,     /* end token, stop token, stop string, or the grammar is complete */
+    AN_FINISH_LENGTH
+} an_finish;
+
+/* One token of an answer (or of an echoed prompt), with what was asked of it. */
+typedef struct an_token {
+    int32_t id;
+    size_t text_start, text_end; /* its bytes in the choice's text; equal while a character is unfinished */
+    float logprob;               /* of the model's distribution before sampling changes it */
+    int n_top;
+    const struct an_top {
+        int32_t id;
+        float logprob;
+    } *top;                      /* most likely first */
+} an_token;
+
+/* A choice of a text job as it stands. Pointers are borrowed, stay valid as long as the caller's
+ * reference, and show a prefix that never changes: text [0, text_len) is whole UTF-8 and can no longer
+ * become part of a stop string, and tokens [0, n_tokens) belong to it or to what follows. */
+typedef struct an_text {
+    const char *text;
+    size_t text_len;
+    const an_token *tokens;
+    size_t n_tokens;
+    an_finish finish;
+    const char *stop;       /* the stop string or token's text that ended it, or NULL */
+    int64_t seed;
+} an_text;
+bool an_job_text(an_job *j, int choice, an_text *out); /* false: not a text job, or no such choice */
+/* Of the prompt, with echo_logprobs; tokens[0] has no logprob (NaN). Valid once a token is there. */
+bool an_job_prompt(an_job *j, const an_token **tokens, size_t *n);
+
+typedef struct an_text_usage {
+    size_t prompt_tokens, cached_tokens, completion_tokens;
+    double first_token_s; /* from submit to the first token, < 0 = not yet */
+    double prefill_s, decode_s;
+    int preemptions;
+} an_text_usage;
+void an_job_text_usage(an_job *j, an_text_usage *out);
+
 /* What the request came to, with every default filled in, for infotext and answers. Borrowed strings
  * live as long as the reference. */
 typedef struct an_job_params {
@@ -181,6 +283,7 @@ typedef enum an_event_type {
     AN_EVENT_STEP,    /* step/steps of the whole job */
     AN_EVENT_PREVIEW, /* image: index, a small RGB picture */
     AN_EVENT_IMAGE,   /* image `index` is finished: an_job_result */
+    AN_EVENT_TEXT,    /* choices have grown: an_job_text. Coalesced: one is kept */
     AN_EVENT_DONE,    /* last event, always exactly one of DONE, FAILED, CANCELED */
     AN_EVENT_FAILED,
     AN_EVENT_CANCELED
@@ -228,6 +331,12 @@ typedef struct an_engine_stats {
     double last_tick;        /* monotonic seconds */
     an_histogram queue_s, step_s, request_s; /* waiting, one denoise tick, whole job */
     char device[256];
+    /* language models, over all loaded ones */
+    int seqs_running, seqs_waiting;
+    int64_t kv_blocks, kv_blocks_used; /* used: by running sequences (cached prefixes are free) */
+    uint64_t prompt_tokens, generated_tokens, preemptions, prefix_queries, prefix_hits; /* tokens */
+    uint64_t finished_stop, finished_length, finished_abort;
+    an_histogram first_token_s, token_s, tick_tokens;
 } an_engine_stats;
 void an_engine_get_stats(an_engine *e, an_engine_stats *out);
 

@@ -23,6 +23,7 @@ typedef enum an_stage {
     AN_STAGE_DENOISE,  /* latent, timestep, context -> prediction */
     AN_STAGE_DECODE,   /* latent -> picture */
     AN_STAGE_ENCODE,   /* picture -> latent distribution */
+    AN_STAGE_FORWARD,  /* tokens -> logits (an_lm_forward) */
     AN_STAGE_COUNT
 } an_stage;
 const char *an_stage_name(an_stage s);
@@ -88,6 +89,16 @@ typedef struct an_model_info {
     float latent_rgb[16][3], latent_rgb_bias[3]; /* preview: rgb in [-1,1] = bias + latent . matrix; see has_latent_rgb */
     bool has_latent_rgb;
     size_t weight_bytes_file; /* on disk */
+    /* AN_KIND_TEXT; the fields of pictures are 0 then, and these are 0 for pictures */
+    int vocab, layers, kv_heads, head_dim;
+    int context_len;          /* positions the model was made for */
+    int64_t bos, eos[8];      /* -1 = none; eos: whatever ends an answer, n_eos of them */
+    int n_eos;
+    bool add_bos;             /* the tokenizer begins a text with bos */
+    bool has_tokenizer;       /* false: served by token ids only */
+    bool has_chat_template;
+    float temperature, top_p; /* defaults from generation_config.json; NaN = it has none */
+    int top_k;                /* -1 = none */
 } an_model_info;
 
 typedef struct an_model an_model;
@@ -124,5 +135,39 @@ typedef struct an_cost {
 } an_cost;
 an_status an_model_cost(an_model *m, an_stage stage, int rows, int64_t h, int64_t w, int64_t tokens,
                         an_cost *out, an_error *err);
+
+/* ---------------------------------------------------------------- language models
+ * Rows of AN_STAGE_FORWARD are not opaque tensors but parts of token sequences: prompts in pieces of
+ * any length and single newest tokens together, one call for all of them. */
+
+/* The pool of key and value blocks of one loaded model; blocks are numbered 0 .. blocks - 1 and are
+ * handed out by the engine. Not zeroed: positions past a sequence's end are never read. */
+typedef struct an_kv an_kv;
+an_status an_kv_open(an_model *m, int64_t blocks, an_kv **out, an_error *err);
+void an_kv_close(an_kv *kv); /* before the model is freed; NULL is fine */
+size_t an_model_kv_block_bytes(const an_model *m); /* one block in all layers */
+
+typedef struct an_lm_row {
+    const int32_t *ids;    /* host [n], each 0 .. vocab - 1 */
+    int n;
+    int pos;               /* of ids[0]; positions before it are in the blocks */
+    const int32_t *blocks; /* host: block of positions 0..15, 16..31, ... enough for pos + n */
+    int want;              /* logits of the last `want` tokens (0 for all but the last piece of a prompt) */
+    float *logits;         /* device F32 [want, vocab]; NULL if want is 0 */
+} an_lm_row;
+
+/* Writes keys and values of every token and gives the wanted logits. The lane's arena must hold
+ * an_lm_cost. A row's logits never depend on the other rows, nor on how its tokens were cut. */
+an_status an_lm_forward(an_model *m, an_lane *l, an_kv *kv, const an_lm_row *rows, int n,
+                        an_error *err);
+/* By a counting run: `tokens` tokens in `rows` rows that end at context `context`, `want` logits in all. */
+an_status an_lm_cost(an_model *m, int rows, int tokens, int want, int64_t context, an_cost *out,
+                     an_error *err);
+
+/* The tokenizer of a text model's checkpoint (GGUF or folder), and its chat template's source with
+ * the tokens it may name; AN_NOT_FOUND if it has none. Strings are the caller's (free()). */
+an_status an_model_vocab(an_checkpoint *c, an_vocab **out, an_error *err);
+an_status an_model_chat_template(an_checkpoint *c, char **source, char **bos, char **eos,
+                                 an_error *err);
 
 #endif

@@ -93,7 +93,9 @@ typedef struct an_weight {
 
 /* Stacks n_parts matrices [n_i, k] (any floating dtype, host memory) along n, so that q, k and v are
  * one GEMM. bias[i] may be NULL (zero), bias itself too. dtype: what activations will be (F32 or
- * BF16); weights are kept at that precision. */
+ * BF16); floating weights are kept at that precision. Parts may be of GGUF block formats, each of
+ * its own: they are kept as blocks (repacked as the backend likes), and the product is that of the
+ * blocks' values with the activations rounded per block of 32 to 8 bits. */
 an_status an_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                            const an_tensor *const *bias, an_weight **out, an_error *err);
 /* w [n, k, kh, kw] as checkpoints have it, bias [n] or NULL. */
@@ -114,6 +116,7 @@ typedef enum an_act {
     AN_ACT_QUICK_GELU, /* x * sigmoid(1.702 x), CLIP */
     AN_ACT_RELU,
     AN_ACT_GEGLU,      /* y[., j] = v[., j] * gelu(v[., n/2 + j]): halves the width; GEMM only */
+    AN_ACT_GEGLU_TANH, /* y[., j] = gelu_tanh(v[., j]) * v[., n/2 + j]: gate first (Gemma); GEMM only */
     AN_ACT_SWIGLU      /* y[., j] = silu(v[., j]) * v[., n/2 + j]; GEMM only */
 } an_act;
 
@@ -188,6 +191,86 @@ void an_concat(an_lane *l, an_tensor a, an_tensor b, an_tensor y);    /* along t
 void an_copy(an_lane *l, an_tensor x, an_tensor y);                   /* with dtype conversion */
 /* y[r, :] = x[r, index[r], :]; x [n, t, c], index host array [n]. */
 void an_gather_rows(an_lane *l, an_tensor x, const int64_t *index, an_tensor y);
+
+/* ---------------------------------------------------------------- language models
+ * The tokens of a tick lie one after the other, whatever sequences they belong to: x [tokens, c].
+ * A sequence's keys and values lie in blocks of AN_KV_BLOCK tokens, anywhere in a pool. */
+
+#define AN_KV_BLOCK 16
+
+/* y[t, :] = x[index[t], :]; x [n, c], index host array [m], y [m, c]. */
+void an_take_rows(an_lane *l, an_tensor x, const int32_t *index, an_tensor y);
+void an_scale(an_lane *l, an_tensor x, float f, an_tensor y); /* y may be x */
+/* y = cap * tanh(x / cap) (Gemma 2's logits); y may be x. */
+void an_softcap(an_lane *l, an_tensor x, float cap, an_tensor y);
+
+typedef struct an_rope_args {
+    void *x;             /* token t, head h at x + t * stride + h * head_dim elements; in place */
+    an_dtype dtype;
+    int64_t tokens, stride;
+    int heads, head_dim;
+    int rot_dim;         /* the first rot_dim elements of a head turn, the others stay */
+    bool interleaved;    /* pairs (2i, 2i+1) as GGUF's llama has them, else (i, i + rot_dim/2) */
+    const int32_t *pos;  /* host [tokens] */
+    const float *inv_freq; /* host [rot_dim/2], rope scaling already in it; lives with the model */
+    float mscale;        /* factor on cos and sin (YaRN, LongRoPE), usually 1 */
+} an_rope_args;
+/* Rotary position embedding (Su et al. 2021), angles in f32 as transformers computes them. */
+void an_rope(an_lane *l, const an_rope_args *a);
+
+/* One layer's pool: k and v [blocks, AN_KV_BLOCK, kv_heads, head_dim] of dtype F32 or BF16 (device). */
+typedef struct an_kv_pool {
+    void *k, *v;
+    an_dtype dtype;
+    int64_t blocks;
+    int kv_heads, head_dim;
+} an_kv_pool;
+
+/* One sequence's part of a tick: its tokens are q_start .. q_start + q_len - 1 of the batch, at
+ * positions pos .. pos + q_len - 1; position p lies in blocks[p / AN_KV_BLOCK]. */
+typedef struct an_kv_row {
+    int64_t q_start, q_len, pos;
+    const int32_t *blocks; /* host; every entry checked to be < pool.blocks by ops.c */
+} an_kv_row;
+
+/* Puts new keys and values in their places. k, v [tokens, kv_heads * head_dim] with strides. */
+void an_kv_write(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n, const void *k,
+                 int64_t k_stride, const void *v, int64_t v_stride, an_dtype dtype);
+
+typedef struct an_paged_args {
+    const an_kv_pool *pool; /* already holds this tick's keys and values */
+    const an_kv_row *rows;
+    int n;
+    int heads, head_dim;  /* heads is a multiple of pool->kv_heads */
+    an_dtype dtype;
+    const void *q;        /* token t, head h at q + t * q_stride + h * head_dim */
+    int64_t q_stride;
+    float scale;
+    float softcap;        /* 0 = none; scores become cap * tanh(s / cap) */
+    int64_t window;       /* 0 = all; else query p sees keys p - window + 1 .. p */
+    an_tensor y;          /* [tokens, heads * head_dim] */
+} an_paged_args;
+/* Causal attention over paged keys. Keys are taken in chunks of a fixed length counted from position
+ * 0, chunk results are merged in order: a token's bytes are the same whether it came in a prompt of
+ * any cut, or alone. */
+void an_attention_paged(an_lane *l, const an_paged_args *a);
+
+typedef struct an_moe_args {
+    an_tensor x;           /* [tokens, c] */
+    an_tensor router;      /* [tokens, experts] F32: logits of the router */
+    int top_k;
+    bool softmax_first;    /* softmax over all experts, then the top k (Qwen, Mixtral before norm) */
+    bool normalize;        /* the chosen weights are divided by their sum */
+    int experts;
+    const an_weight *const *gate_up; /* [experts], each [2 * hidden, c]: gate rows, then up rows */
+    const an_weight *const *down;    /* [experts], each [c, hidden] */
+    an_act act;            /* AN_ACT_SWIGLU or AN_ACT_GEGLU_TANH */
+    const an_tensor *residual; /* [tokens, c] or NULL */
+    an_tensor y;           /* [tokens, c] */
+} an_moe_args;
+/* y = sum over the chosen experts, in the order of their weights, of w_e * down_e(act(gate_up_e x)),
+ * + residual. Ties go to the lower expert. */
+void an_moe(an_lane *l, const an_moe_args *a);
 
 /* ---------------------------------------------------------------- diffusion */
 

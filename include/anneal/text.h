@@ -56,4 +56,58 @@ an_status an_prompt_weighted(const an_tokenizer *t, const char *text, size_t len
 an_status an_prompt_pad_chunks(const an_tokenizer *t, an_prompt *p, int n, an_error *err);
 void an_prompt_free(an_prompt *p); /* clears; safe on a zeroed struct */
 
+/* ---------------------------------------------------------------- vocabularies of language models
+ * Byte-level BPE with each model's pre-tokenizer, SentencePiece BPE with byte fallback, Unigram and
+ * WordPiece, exactly as the `tokenizers` package (tokenizer.json) or llama.cpp (GGUF) has them. Read
+ * only after open: any number of threads. */
+typedef struct an_vocab an_vocab;
+
+struct json_t;
+/* A Hugging Face folder: tokenizer.json, or tokenizer_config.json with vocab.json + merges.txt. */
+an_status an_vocab_open_dir(const char *dir, an_vocab **out, an_error *err);
+/* The metadata of a GGUF file as one object: {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre":
+ * "smollm", "tokenizer.ggml.tokens": [...], ...} (an_checkpoint_config(c, "gguf")). */
+an_status an_vocab_open_gguf(const struct json_t *metadata, an_vocab **out, an_error *err);
+void an_vocab_free(an_vocab *v); /* NULL is fine */
+int32_t an_vocab_size(const an_vocab *v);
+int32_t an_vocab_bos(const an_vocab *v);   /* -1 = none; likewise below */
+int32_t an_vocab_eos(const an_vocab *v);
+int32_t an_vocab_unk(const an_vocab *v);
+int32_t an_vocab_pad(const an_vocab *v);
+bool an_vocab_adds_bos(const an_vocab *v);
+bool an_vocab_adds_eos(const an_vocab *v);
+/* Fill-in-the-middle tokens: "prefix", "suffix", "middle"; -1 where the model has none. */
+int32_t an_vocab_fim(const an_vocab *v, const char *part);
+/* Id of a token by its exact text (also special ones), -1 if there is none. */
+int32_t an_vocab_find(const an_vocab *v, const char *token, size_t len);
+bool an_vocab_is_special(const an_vocab *v, int32_t id); /* control tokens: no text of their own */
+bool an_vocab_is_end(const an_vocab *v, int32_t id);     /* eos, eot, eom and the like */
+
+enum {
+    AN_ADD_SPECIAL = 1,  /* BOS and EOS as the tokenizer adds them */
+    AN_PARSE_SPECIAL = 2 /* texts of special tokens become those tokens; else they are plain text */
+};
+/* *ids is the caller's (free()). AN_INVALID on bad UTF-8. Time is linear in len but for a logarithm,
+ * whatever the text (a megabyte of one letter). */
+an_status an_vocab_encode(const an_vocab *v, const char *text, size_t len, int flags, int32_t **ids,
+                          size_t *count, an_error *err);
+/* The bytes that token `id` stands for in the middle of a text (a space of SentencePiece's included);
+ * special tokens give nothing unless `special`. Borrowed. Not always whole UTF-8 characters. */
+const char *an_vocab_piece(const an_vocab *v, int32_t id, bool special, size_t *len);
+/* The text of ids as the tokenizer decodes it (SentencePiece drops the first space). */
+an_status an_vocab_decode(const an_vocab *v, const int32_t *ids, size_t count, bool special,
+                          an_buf *out, an_error *err);
+
+/* Ids one by one to text that is whole UTF-8 at every moment: bytes of an unfinished character wait;
+ * what can never become one turns to U+FFFD. */
+typedef struct an_detok {
+    const an_vocab *v;
+    bool special, first;
+    unsigned char held[8];
+    int n_held;
+} an_detok;
+void an_detok_start(an_detok *d, const an_vocab *v, bool special);
+bool an_detok_add(an_detok *d, int32_t id, an_buf *out);
+bool an_detok_finish(an_detok *d, an_buf *out); /* flushes what is held as U+FFFD */
+
 #endif

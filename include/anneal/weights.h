@@ -31,6 +31,9 @@ bool an_weights_find(const an_weights *w, const char *name, an_tensor *out);
  * slash is the label of the set. */
 an_status an_weights_get(const an_weights *w, const char *name, int ndim, const int64_t *dim,
                          an_tensor *out, an_error *err);
+/* The same, but block formats (Q4_0 ...) are fine too: matrices of language models. */
+an_status an_weights_get_any(const an_weights *w, const char *name, int ndim, const int64_t *dim,
+                             an_tensor *out, an_error *err);
 /* Total bytes of all tensors. */
 size_t an_weights_bytes(const an_weights *w);
 /* File metadata (safetensors "__metadata__"), NULL if absent. */
@@ -44,7 +47,8 @@ an_status an_tensor_to_f32(const an_tensor *t, float *dst, an_error *err);
 /* What a checkpoint is, as far as its layout tells. */
 typedef enum an_layout {
     AN_LAYOUT_DIFFUSERS,   /* folder with model_index.json */
-    AN_LAYOUT_HF,          /* folder with config.json (text models; a later issue serves them) */
+    AN_LAYOUT_HF,          /* folder with config.json (language models) */
+    AN_LAYOUT_GGUF,        /* one .gguf file (or the first of a split set) with a language model */
     AN_LAYOUT_SINGLE_FILE, /* one .safetensors holding a whole Stable Diffusion model, LDM names */
     AN_LAYOUT_TENSORS      /* a .safetensors of some other kind: shown by `info`, not served */
 } an_layout;
@@ -64,13 +68,19 @@ const char *an_checkpoint_class(const an_checkpoint *c);
  * the checkpoint has none. Single files get the configs that diffusers would give them, also
  * "tokenizer" and "tokenizer_2" (pad_token, model_max_length), changed key by key by NAME.json beside
  * NAME.safetensors or else anneal.json in its folder: {"scheduler": {"prediction_type": "epsilon"}};
- * that file is also their "anneal". A folder of the Hugging Face layout has one component, "model". */
+ * that file is also their "anneal". A folder of the Hugging Face layout has one component, "model",
+ * and the configs "model" (config.json), "generation" (generation_config.json) and "tokenizer". A GGUF
+ * file has "model" too: its metadata as the config.json that Hugging Face would have written
+ * (model_type llama, qwen2, gemma2 ...; hidden_size, rope_scaling ...; plus "gguf_rope_interleaved"
+ * where q and k are permuted), and "gguf": the metadata as it stands. */
 const struct json_t *an_checkpoint_config(const an_checkpoint *c, const char *component);
 /* The tensors of a component under their current diffusers names, whatever the file calls them:
  * LDM names are mapped; text encoders lose a leading `text_model.`; OpenCLIP's fused in_proj is
  * split; VAE attention is `to_q to_k to_v to_out.0` as [C,C] even where the file says
  * query/key/value/proj_attn or stores 1x1 convolutions. Borrowed, opened on first use.
  * One thread at a time may use a checkpoint; the sets it gives may be read by many.
+ * GGUF tensors get Hugging Face names (model.layers.0.self_attn.q_proj.weight; experts stacked as
+ * model.layers.0.mlp.experts.gate_proj.weight [experts, hidden, c]) and [outputs, inputs] shapes.
  * (Names after mapping, text encoder: embeddings.token_embedding.weight, encoder.layers.0....,
  * final_layer_norm.weight, text_projection.weight.) */
 an_status an_checkpoint_weights(an_checkpoint *c, const char *component, an_weights **out,
