@@ -1,4 +1,4 @@
-/* convert.c: arrays of one floating dtype as another. */
+/* convert.c: arrays of one floating dtype, or of a block format, as another floating dtype. */
 #include "backend.h"
 
 static float load(const void *src, an_dtype from, int64_t i)
@@ -15,10 +15,26 @@ static float load(const void *src, an_dtype from, int64_t i)
     }
 }
 
+/* A block at a time through f32. */
+static void from_blocks(void *dst, an_dtype to, const void *src, an_dtype from, int64_t count)
+{
+    const char *block = src;
+    float values[256];
+    const int64_t n = an_dtype_block(from);
+    for (int64_t i = 0; i + n <= count; i += n, block += an_dtype_block_bytes(from)) {
+        an_dequantize(from, block, n, values);
+        an_convert((char *)dst + (size_t)i * an_dtype_size(to), to, values, AN_F32, n);
+    }
+}
+
 void an_convert(void *dst, an_dtype to, const void *src, an_dtype from, int64_t count)
 {
     if (to == from) {
-        memmove(dst, src, (size_t)count * an_dtype_size(to));
+        memmove(dst, src, (size_t)count / (size_t)an_dtype_block(to) * an_dtype_block_bytes(to));
+        return;
+    }
+    if (an_dtype_is_quant(from)) {
+        from_blocks(dst, to, src, from, count);
         return;
     }
     /* the two that activations use, as loops a compiler can vectorise */

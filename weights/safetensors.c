@@ -106,7 +106,7 @@ static an_status check_shape(const char *path, const char *name, const json_t *i
 {
     const char *dtype = json_string_value(json_object_get(info, "dtype"));
     const json_t *shape = json_object_get(info, "shape");
-    if (!dtype || !an_dtype_parse(dtype, &e->dtype))
+    if (!dtype || !an_dtype_parse(dtype, &e->dtype) || an_dtype_is_quant(e->dtype))
         return an_fail(err, AN_INVALID,
                        "%s: tensor %s: dtype %.32s is not one of F64 F32 F16 BF16 F8_E4M3 F8_E5M2 "
                        "I64 I32 I16 I8 U8 BOOL",

@@ -183,10 +183,16 @@ const an_entry *an_set_entry(const an_weights *w, const char *name)
     return NULL;
 }
 
+/* The alignment that readers of a tensor count on: its element's, for blocks that of their f16. */
+static size_t unit_of(an_dtype d)
+{
+    return an_dtype_is_quant(d) ? 2 : an_dtype_size(d);
+}
+
 /* Copies e's bytes to aligned memory of the shape shown. */
 static void *copy_of(const an_entry *e, const an_tensor *t)
 {
-    size_t unit = an_dtype_size(e->dtype), bytes = an_tensor_bytes(t);
+    size_t unit = unit_of(e->dtype), bytes = an_tensor_bytes(t);
     unsigned char *p = NULL;
     if (posix_memalign((void **)&p, 64, bytes ? bytes : 64) != 0) return NULL;
     if (!e->transpose) {
@@ -205,7 +211,7 @@ static void *copy_of(const an_entry *e, const an_tensor *t)
 static bool resolve(const an_weights *w, const an_entry *e, an_tensor *out)
 {
     *out = view_of(e);
-    size_t unit = an_dtype_size(e->dtype);
+    size_t unit = unit_of(e->dtype);
     if (!e->transpose && (uintptr_t)e->src % unit == 0) return true;
     an_weights *mutable_w = (an_weights *)(uintptr_t)w;
     an_entry *mutable_e = (an_entry *)(uintptr_t)e;
@@ -222,8 +228,13 @@ bool an_weights_find(const an_weights *w, const char *name, an_tensor *out)
     return e && resolve(w, e, out);
 }
 
-an_status an_weights_get(const an_weights *w, const char *name, int ndim, const int64_t *dim,
-                         an_tensor *out, an_error *err)
+static bool floating(an_dtype d)
+{
+    return d == AN_F32 || d == AN_F16 || d == AN_BF16 || d == AN_F64;
+}
+
+static an_status get(const an_weights *w, const char *name, int ndim, const int64_t *dim,
+                     bool blocks, an_tensor *out, an_error *err)
 {
     char want[160], have[160];
     an_shape_str(ndim, dim, want, sizeof want);
@@ -234,12 +245,25 @@ an_status an_weights_get(const an_weights *w, const char *name, int ndim, const 
     if (!same)
         return an_fail(err, AN_INVALID, "%s/%s: shape %s, expected %s", w->label, name,
                        an_shape_str(e->ndim, e->dim, have, sizeof have), want);
-    if (e->dtype != AN_F32 && e->dtype != AN_F16 && e->dtype != AN_BF16 && e->dtype != AN_F64)
-        return an_fail(err, AN_INVALID, "%s/%s: dtype %s, expected F32, F16, BF16 or F64", w->label,
-                       name, an_dtype_name(e->dtype));
+    if (!floating(e->dtype) && !(blocks && an_dtype_is_quant(e->dtype)))
+        return an_fail(err, AN_INVALID, "%s/%s: dtype %s, expected F32, F16, BF16 or F64%s",
+                       w->label, name, an_dtype_name(e->dtype),
+                       blocks ? " or a block format (Q4_0 ...)" : "");
     if (!resolve(w, e, out))
         return an_fail(err, AN_NO_MEMORY, "%s/%s: no memory for an aligned copy", w->label, name);
     return AN_OK;
+}
+
+an_status an_weights_get(const an_weights *w, const char *name, int ndim, const int64_t *dim,
+                         an_tensor *out, an_error *err)
+{
+    return get(w, name, ndim, dim, false, out, err);
+}
+
+an_status an_weights_get_any(const an_weights *w, const char *name, int ndim, const int64_t *dim,
+                             an_tensor *out, an_error *err)
+{
+    return get(w, name, ndim, dim, true, out, err);
 }
 
 an_status an_tensor_to_f32(const an_tensor *t, float *dst, an_error *err)
@@ -260,7 +284,9 @@ an_status an_tensor_to_f32(const an_tensor *t, float *dst, an_error *err)
         for (size_t i = 0; i < n; i++) dst[i] = (float)((const double *)t->data)[i];
         return AN_OK;
     default:
-        return an_fail(err, AN_INVALID, "dtype %s cannot become F32; F32, F16, BF16 and F64 can",
+        if (an_dequantize(t->dtype, t->data, (int64_t)n, dst)) return AN_OK;
+        return an_fail(err, AN_INVALID,
+                       "dtype %s cannot become F32; F32, F16, BF16, F64 and GGUF's blocks can",
                        an_dtype_name(t->dtype));
     }
 }

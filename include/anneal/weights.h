@@ -39,7 +39,7 @@ size_t an_weights_bytes(const an_weights *w);
 /* File metadata (safetensors "__metadata__"), NULL if absent. */
 const char *an_weights_metadata(const an_weights *w, const char *key);
 
-/* Converts any floating view to f32 at dst[count]. AN_INVALID on another dtype. */
+/* Converts any floating or block-format view to f32 at dst[count]. AN_INVALID on another dtype. */
 an_status an_tensor_to_f32(const an_tensor *t, float *dst, an_error *err);
 
 /* ---------------------------------------------------------------- a model on disk */
@@ -72,7 +72,8 @@ const char *an_checkpoint_class(const an_checkpoint *c);
  * and the configs "model" (config.json), "generation" (generation_config.json) and "tokenizer". A GGUF
  * file has "model" too: its metadata as the config.json that Hugging Face would have written
  * (model_type llama, qwen2, gemma2 ...; hidden_size, rope_scaling ...; plus "gguf_rope_interleaved"
- * where q and k are permuted), and "gguf": the metadata as it stands. */
+ * where q and k are permuted; rope_scaling of llama3 has "gguf_factors", the divisor of each rotary
+ * frequency, in place of its parameters), "generation", and "gguf": the metadata as it stands. */
 const struct json_t *an_checkpoint_config(const an_checkpoint *c, const char *component);
 /* The tensors of a component under their current diffusers names, whatever the file calls them:
  * LDM names are mapped; text encoders lose a leading `text_model.`; OpenCLIP's fused in_proj is
@@ -81,6 +82,14 @@ const struct json_t *an_checkpoint_config(const an_checkpoint *c, const char *co
  * One thread at a time may use a checkpoint; the sets it gives may be read by many.
  * GGUF tensors get Hugging Face names (model.layers.0.self_attn.q_proj.weight; experts stacked as
  * model.layers.0.mlp.experts.gate_proj.weight [experts, hidden, c]) and [outputs, inputs] shapes.
+ * gguf_names.c lists them. Where a GGUF file's numbers differ from a folder's, its config says so:
+ * GPT-2's Conv1D kernels are [inputs, outputs] in a folder and [outputs, inputs] in a GGUF file
+ * ("gguf_conv1d_transposed": true); Gemma's norms hold 1+w in a GGUF file and w in a folder
+ * ("gguf_norm_plus_one": true). The router of every mixture is model.layers.0.mlp.gate.weight; files
+ * of before 2024 have their experts one by one (model.layers.0.mlp.experts.3.up_proj.weight).
+ * Folders: language models lose the name of a bigger model around them (gemma3: "language_model."),
+ * so that all begin with "model." or are lm_head.weight; GPT-2's lose "transformer." (wte.weight,
+ * h.0.attn.c_attn.weight), in a GGUF file too.
  * (Names after mapping, text encoder: embeddings.token_embedding.weight, encoder.layers.0....,
  * final_layer_norm.weight, text_projection.weight.) */
 an_status an_checkpoint_weights(an_checkpoint *c, const char *component, an_weights **out,

@@ -46,6 +46,7 @@ static const struct {
 
     {"no dtype", "{\"a\":{\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "dtype (none)"},
     {"unknown dtype", "{\"a\":" T("F13", "[1]", "[0,1]") "}", 1, "dtype F13 is not one of"},
+    {"a block format", "{\"a\":" T("Q4_0", "[32]", "[0,0]") "}", 0, "dtype Q4_0 is not one of"},
     {"dtype is a number", "{\"a\":{\"dtype\":1,\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "dtype"},
     {"no shape", "{\"a\":{\"dtype\":\"U8\",\"data_offsets\":[0,1]}}", 1, "shape must be"},
     {"6 dims", "{\"a\":" T("U8", "[1,1,1,1,1,1]", "[0,1]") "}", 1, "at most 5"},
