@@ -246,6 +246,7 @@ void req_free(an_req *r)
         free(p->headers[i][1]);
     }
     if (p->response) MHD_destroy_response(p->response);
+    free(p->jobs);
     free((char *)(uintptr_t)r->method);
     free((char *)(uintptr_t)r->path);
     free(p);
@@ -373,9 +374,9 @@ void http_completed(void *cls, struct MHD_Connection *c, void **slot,
         stream_detach(p->stream); /* frees r when its last task is done */
         return;
     }
-    if (p->job) {
-        an_job_unwatch(p->job, p->job_watch);
-        an_job_unref(p->job);
+    for (int i = 0; i < p->n_jobs; i++) {
+        an_job_unwatch(p->jobs[i].job, p->jobs[i].watch);
+        an_job_unref(p->jobs[i].job);
     }
     req_free(r);
 }

@@ -68,16 +68,23 @@ void reply_header(an_req *r, const char *name, const char *value); /* before the
 /* Takes the caller's job reference. finish must reply. A client that hangs up cancels the job, and
  * the store forgets it as soon as it ends: this answer is its only use. */
 void reply_when_done(an_req *r, an_job *job, void (*finish)(an_req *r, an_job *job));
+/* The same for n jobs (1 ..) that are answered together; finish gets the first. */
+void reply_when_all_done(an_req *r, an_job *const *jobs, int n,
+                         void (*finish)(an_req *r, an_job *job));
 void reply_work(an_req *r, void (*work)(an_req *r));
 
 typedef struct an_sse_format {
     /* Formats one event: appends nothing, or whole SSE messages (sse_message). Runs on an encoder
      * thread, one at a time per stream. */
     void (*event)(an_req *r, an_job *job, const an_event *ev, an_buf *out);
+    /* What follows the last event of the last job; may be NULL. */
+    void (*end)(an_req *r, an_buf *out);
     bool own; /* the job is this stream's alone: a hang-up cancels it, the store forgets it */
 } an_sse_format;
 /* Takes the caller's job reference. The stream ends after the job's last event. */
 void reply_sse(an_req *r, an_job *job, const an_sse_format *f);
+/* One stream of the events of n jobs (1 ..). */
+void reply_sse_all(an_req *r, an_job *const *jobs, int n, const an_sse_format *f);
 /* "event: NAME\ndata: JSON\n\n"; name NULL = data only. Takes the reference of data. */
 void sse_message(an_buf *out, const char *name, json_t *data);
 json_t *error_body(const an_error *err); /* {"error":{message,type,param,code}}, new reference */

@@ -203,7 +203,7 @@ static bool room_for_answer(an_req *r)
 static void finish_task(void *arg)
 {
     an_req *r = arg;
-    if (r->p->finish && room_for_answer(r)) r->p->finish(r, r->p->job);
+    if (r->p->finish && room_for_answer(r)) r->p->finish(r, r->p->jobs[0].job);
     wake(r);
 }
 
@@ -212,30 +212,45 @@ static void start_finishing(an_req *r)
     if (!workers_submit(r->server->workers, finish_task, r)) wake(r); /* without an answer */
 }
 
+/* True for whoever finds the last of the jobs ended. */
+static bool all_ended(awaited *w)
+{
+    return an_job_finished(w->job) && !atomic_exchange(&w->ended, true) &&
+           atomic_fetch_sub(&w->r->p->running, 1) == 1;
+}
+
 static void on_job_event(void *arg)
 {
-    an_req *r = arg;
-    if (an_job_finished(r->p->job) && atomic_fetch_or(&r->p->progress, ENDED) == REGISTERED)
-        start_finishing(r);
+    awaited *w = arg;
+    if (all_ended(w) && atomic_fetch_or(&w->r->p->progress, ENDED) == REGISTERED)
+        start_finishing(w->r);
+}
+
+static void cancel_jobs(an_req *r)
+{
+    for (int i = 0; i < r->p->n_jobs; i++) an_job_cancel(r->p->jobs[i].job);
 }
 
 static void on_hangup(void *arg)
 {
-    an_req *r = arg;
-    an_job_cancel(r->p->job); /* its last event answers, and the closed socket is noticed then */
+    cancel_jobs(arg); /* the last event answers, and the closed socket is noticed then */
 }
 
 static void wait_for_job(an_req *r)
 {
     req_private *p = r->p;
     p->hangup_watch = watch_add(r->server->watch, connection_fd(p->connection), on_hangup, NULL, r);
-    p->job_watch = an_job_watch(p->job, on_job_event, r);
-    if (p->job_watch < 0) { /* no memory: nobody would tell of its end */
-        an_job_cancel(p->job);
-        p->finish = NULL;
-        atomic_fetch_or(&p->progress, ENDED);
+    for (int i = 0; i < p->n_jobs; i++) {
+        awaited *w = &p->jobs[i];
+        w->watch = an_job_watch(w->job, on_job_event, w);
+        if (w->watch < 0) { /* no memory: nobody would tell of its end */
+            cancel_jobs(r);
+            p->finish = NULL;
+            atomic_fetch_or(&p->progress, ENDED);
+        } else if (all_ended(w)) { /* before it was watched */
+            atomic_fetch_or(&p->progress, ENDED);
+        }
     }
-    if (an_job_finished(p->job)) atomic_fetch_or(&p->progress, ENDED); /* before it was watched */
     if (atomic_fetch_or(&p->progress, REGISTERED) & ENDED) start_finishing(r);
 }
 
@@ -260,7 +275,7 @@ void req_settle(an_req *r)
     req_private *p = r->p;
     if (!p->work && !p->finish) return;
     if (!server_sleep(r->server)) {
-        if (p->finish) an_job_cancel(p->job);
+        if (p->finish) cancel_jobs(r);
         p->work = NULL;
         p->finish = NULL;
         reply_stopping(r);
@@ -277,11 +292,34 @@ void req_settle(an_req *r)
     }
 }
 
+void reply_when_all_done(an_req *r, an_job *const *jobs, int n,
+                         void (*finish)(an_req *r, an_job *job))
+{
+    req_private *p = r->p;
+    p->jobs = calloc((size_t)n, sizeof *p->jobs);
+    for (int i = 0; i < n; i++) {
+        an_job_forget(jobs[i]);
+        if (p->jobs) {
+            p->jobs[i].r = r;
+            p->jobs[i].job = jobs[i];
+            p->jobs[i].watch = -1;
+        } else {
+            an_job_cancel(jobs[i]);
+            an_job_unref(jobs[i]);
+        }
+    }
+    if (!p->jobs) {
+        set_response(r, 503, NULL, NULL);
+        return;
+    }
+    p->n_jobs = n;
+    atomic_store(&p->running, n);
+    p->finish = finish;
+}
+
 void reply_when_done(an_req *r, an_job *job, void (*finish)(an_req *r, an_job *job))
 {
-    r->p->job = job;
-    r->p->finish = finish;
-    an_job_forget(job);
+    reply_when_all_done(r, &job, 1, finish);
 }
 
 void reply_work(an_req *r, void (*work)(an_req *r))

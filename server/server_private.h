@@ -66,6 +66,14 @@ typedef enum {
     VERDICT_NO_ROOM
 } verdict;
 
+/* A job that a sleeping request waits for. */
+typedef struct awaited {
+    an_req *r;
+    an_job *job;
+    int watch;
+    _Atomic bool ended;
+} awaited;
+
 typedef struct req_private {
     struct MHD_Connection *connection;
     const an_route *route;
@@ -84,8 +92,9 @@ typedef struct req_private {
     /* or what is still to be done for it */
     void (*work)(an_req *r);
     void (*finish)(an_req *r, an_job *job);
-    an_job *job;
-    int job_watch;
+    awaited *jobs;
+    int n_jobs;
+    _Atomic int running; /* of them */
     uint64_t hangup_watch;
     _Atomic int progress; /* reply.c */
     struct an_stream *stream;

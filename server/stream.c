@@ -10,13 +10,19 @@
 #define MAX_BUFFER ((size_t)1 << 30) /* one event may hold all pictures of a job */
 #define BLOCK      8192
 
+typedef struct source {
+    an_job *job;
+    int watch;
+    uint64_t cursor; /* the pump's */
+    bool dry;        /* its last event is out; the pump's */
+} source;
+
 struct an_stream {
     an_req *r;
-    an_job *job;
+    source *sources;
+    int n_sources, next; /* next: whose turn it is; the pump's */
     an_sse_format format;
-    int job_watch;
     _Atomic int refs; /* the connection, and a pump under way */
-    uint64_t cursor;  /* the pump's */
     pthread_mutex_t lock;
     /* under the lock */
     an_buf out;
@@ -31,7 +37,8 @@ static void stream_unref(an_stream *s)
 {
     if (atomic_fetch_sub(&s->refs, 1) != 1) return;
     server_release(s->r->server, s->out.len);
-    an_job_unref(s->job);
+    for (int i = 0; i < s->n_sources; i++) an_job_unref(s->sources[i].job);
+    free(s->sources);
     an_buf_free(&s->out);
     pthread_mutex_destroy(&s->lock);
     req_free(s->r);
@@ -59,36 +66,55 @@ static void append(an_stream *s, const char *text, size_t len)
 
 /* ---------------------------------------------------------------- pump */
 
+/* The next event of any job, each in its turn. False if there is none now; *all when there will be
+ * none any more. */
+static bool next_event(an_stream *s, an_event *ev, an_job **job, bool *all)
+{
+    int dry = 0;
+    for (int i = 0; i < s->n_sources; i++) {
+        source *from = &s->sources[s->next];
+        s->next = (s->next + 1) % s->n_sources;
+        bool last = an_job_finished(from->job); /* asked before: no event can come after that */
+        if (!from->dry && an_job_next_event(from->job, &from->cursor, ev)) {
+            *job = from->job;
+            return true;
+        }
+        from->dry |= last;
+        dry += from->dry;
+    }
+    *all = dry == s->n_sources;
+    return false;
+}
+
 /* One event into the buffer; false when there is none, or no room for more now. */
 static bool pump_one(an_stream *s)
 {
     an_event ev;
     an_buf text;
+    an_job *job;
+    bool all = false;
     an_server *server = s->r->server;
     pthread_mutex_lock(&s->lock);
     s->full = s->out.len - s->sent > HIGH_WATER || server_crowded(server);
-    bool stop = s->full || s->closed;
+    bool stop = s->full || s->closed || s->ended;
     pthread_mutex_unlock(&s->lock);
     if (stop) return false;
-    bool last = an_job_finished(s->job); /* asked before: no event can come after that */
-    if (!an_job_next_event(s->job, &s->cursor, &ev)) {
-        if (!last) return false;
-        pthread_mutex_lock(&s->lock);
-        s->ended = true;
-        wake(s);
-        pthread_mutex_unlock(&s->lock);
-        return false;
-    }
     an_buf_init(&text, MAX_BUFFER);
-    s->format.event(s->r, s->job, &ev, &text);
-    free(ev.preview);
+    bool more = next_event(s, &ev, &job, &all);
+    if (more) {
+        s->format.event(s->r, job, &ev, &text);
+        free(ev.preview);
+    } else if (all && s->format.end) {
+        s->format.end(s->r, &text);
+    }
     pthread_mutex_lock(&s->lock);
     append(s, text.data, text.len);
     if (text.failed) s->closed = true;
-    if (text.len || s->closed) wake(s);
+    s->ended = all;
+    if (text.len || s->closed || s->ended) wake(s);
     pthread_mutex_unlock(&s->lock);
     an_buf_free(&text);
-    return true;
+    return more;
 }
 
 static void pump(void *arg)
@@ -171,10 +197,15 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
     return got;
 }
 
+static void cancel_jobs(an_stream *s)
+{
+    for (int i = 0; i < s->n_sources; i++) an_job_cancel(s->sources[i].job);
+}
+
 static void on_hangup(void *arg)
 {
     an_stream *s = arg;
-    if (s->format.own) an_job_cancel(s->job);
+    if (s->format.own) cancel_jobs(s);
     pthread_mutex_lock(&s->lock);
     s->closed = true;
     wake(s);
@@ -203,33 +234,37 @@ static void on_tick(void *arg)
 void stream_detach(an_stream *s)
 {
     atomic_fetch_sub(&s->r->server->streams, 1);
-    an_job_unwatch(s->job, s->job_watch);
+    for (int i = 0; i < s->n_sources; i++) an_job_unwatch(s->sources[i].job, s->sources[i].watch);
     pthread_mutex_lock(&s->lock);
     bool early = !s->ended;
     s->closed = true;
     s->suspended = false;
     pthread_mutex_unlock(&s->lock);
     /* libmicrohttpd may notice a hang-up before the watcher does */
-    if (early && s->format.own) an_job_cancel(s->job);
+    if (early && s->format.own) cancel_jobs(s);
     stream_unref(s);
 }
 
-static an_stream *stream_new(an_req *r, an_job *job, const an_sse_format *f)
+static an_stream *stream_new(an_req *r, an_job *const *jobs, int n, const an_sse_format *f)
 {
     an_stream *s = calloc(1, sizeof *s);
     if (!s) return NULL;
-    r->p->response =
-        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, read_stream, s, NULL);
-    if (!r->p->response) {
+    s->sources = calloc((size_t)n, sizeof *s->sources);
+    if (s->sources)
+        r->p->response =
+            MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, read_stream, s, NULL);
+    if (!s->sources || !r->p->response) {
+        free(s->sources);
         free(s);
         return NULL;
     }
+    for (int i = 0; i < n; i++) s->sources[i].job = jobs[i];
+    s->n_sources = n;
     r->p->status = 200;
     MHD_add_response_header(r->p->response, "Content-Type", "text/event-stream; charset=utf-8");
     reply_header(r, "Cache-Control", "no-cache");
     reply_header(r, "X-Accel-Buffering", "no"); /* proxies must not hold events back */
     s->r = r;
-    s->job = job;
     s->format = *f;
     s->last_write = an_now_s();
     atomic_store(&s->refs, 1);
@@ -238,29 +273,41 @@ static an_stream *stream_new(an_req *r, an_job *job, const an_sse_format *f)
     return s;
 }
 
-void reply_sse(an_req *r, an_job *job, const an_sse_format *f)
+void reply_sse_all(an_req *r, an_job *const *jobs, int n, const an_sse_format *f)
 {
     an_error err = {0};
     an_server *server = r->server;
     an_stream *s = NULL;
     if (atomic_fetch_add(&server->streams, 1) >= server->options.max_sse)
         an_fail(&err, AN_BUSY, "%d event streams are open, the limit", server->options.max_sse);
-    else if (!(s = stream_new(r, job, f)))
+    else if (!(s = stream_new(r, jobs, n, f)))
         an_fail(&err, AN_NO_MEMORY, "out of memory");
-    if (f->own) an_job_forget(job);
+    for (int i = 0; i < n; i++) {
+        if (f->own) an_job_forget(jobs[i]);
+        if (s) continue;
+        if (f->own) an_job_cancel(jobs[i]);
+        an_job_unref(jobs[i]);
+    }
     if (!s) {
         atomic_fetch_sub(&server->streams, 1);
-        if (f->own) an_job_cancel(job);
-        an_job_unref(job);
         reply_error(r, &err);
         return;
     }
     r->p->stream = s;
     r->p->hangup_watch =
         watch_add(server->watch, connection_fd(r->p->connection), on_hangup, on_tick, s);
-    s->job_watch = an_job_watch(job, on_job_event, s);
+    bool watched = true;
+    for (int i = 0; i < n; i++) {
+        s->sources[i].watch = an_job_watch(jobs[i], on_job_event, s);
+        watched &= s->sources[i].watch >= 0;
+    }
     on_job_event(s);
-    if (s->job_watch < 0) on_hangup(s); /* no memory: nobody would tell of its events */
+    if (!watched) on_hangup(s); /* no memory: nobody would tell of their events */
+}
+
+void reply_sse(an_req *r, an_job *job, const an_sse_format *f)
+{
+    reply_sse_all(r, &job, 1, f);
 }
 
 void sse_message(an_buf *out, const char *name, json_t *data)

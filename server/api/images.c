@@ -110,7 +110,7 @@ static void generations(an_req *r)
         r->user = x;
         r->free_user = pending_free;
         if (ask.stream)
-            reply_sse(r, job, &(an_sse_format){on_event, .own = true});
+            reply_sse(r, job, &(an_sse_format){.event = on_event, .own = true});
         else
             reply_when_done(r, job, finish);
     } else {

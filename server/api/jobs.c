@@ -144,7 +144,7 @@ static void on_event(an_req *r, an_job *job, const an_event *ev, an_buf *out)
 static void listen_to(an_req *r)
 {
     an_job *job = named_job(r);
-    if (job) reply_sse(r, job, &(an_sse_format){on_event, .own = false});
+    if (job) reply_sse(r, job, &(an_sse_format){.event = on_event, .own = false});
 }
 
 static void cancel(an_req *r)
