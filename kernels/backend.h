@@ -11,8 +11,8 @@ typedef struct an_backend {
     /* packing and freeing; parts as in ops.h, w[i] already checked to be [n_i, k] (or one 4-D) */
     an_status (*weight_linear)(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                                const an_tensor *const *bias, an_weight *out, an_error *err);
-    an_status (*weight_conv)(an_device *d, an_dtype dtype, const an_tensor *w, const an_tensor *bias,
-                             an_weight *out, an_error *err);
+    an_status (*weight_conv)(an_device *d, an_dtype dtype, const an_tensor *w,
+                             const an_tensor *bias, an_weight *out, an_error *err);
     void (*weight_free)(an_weight *w);
     /* ops: a status other than OK latches in the lane */
     an_status (*gemm)(an_lane *l, const an_gemm_args *a);
@@ -32,8 +32,22 @@ typedef struct an_backend {
     an_status (*add)(an_lane *l, const an_tensor *a, const an_tensor *b, const an_tensor *y);
     an_status (*concat)(an_lane *l, const an_tensor *a, const an_tensor *b, const an_tensor *y);
     an_status (*copy)(an_lane *l, const an_tensor *x, const an_tensor *y);
-    an_status (*gather_rows)(an_lane *l, const an_tensor *x, const int64_t *index, const an_tensor *y);
-    an_status (*latent_in)(an_lane *l, const float *const *x, const float *scale, const an_tensor *y);
+    an_status (*gather_rows)(an_lane *l, const an_tensor *x, const int64_t *index,
+                             const an_tensor *y);
+    /* language models */
+    an_status (*take_rows)(an_lane *l, const an_tensor *x, const int32_t *index,
+                           const an_tensor *y);
+    an_status (*scale)(an_lane *l, const an_tensor *x, float f, const an_tensor *y);
+    an_status (*softcap)(an_lane *l, const an_tensor *x, float cap, const an_tensor *y);
+    an_status (*rope)(an_lane *l, const an_rope_args *a);
+    an_status (*kv_write)(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n,
+                          const void *k, int64_t k_stride, const void *v, int64_t v_stride,
+                          an_dtype dtype);
+    an_status (*attention_paged)(an_lane *l, const an_paged_args *a);
+    an_status (*moe)(an_lane *l, const an_moe_args *a);
+    /* diffusion */
+    an_status (*latent_in)(an_lane *l, const float *const *x, const float *scale,
+                           const an_tensor *y);
     an_status (*sampler_step)(an_lane *l, const an_step_row *rows, int n);
     an_status (*image_out)(an_lane *l, const an_tensor *x, const an_tensor *y, int64_t *n_nan);
     an_status (*image_in)(an_lane *l, const an_tensor *x, const an_tensor *y);
@@ -52,9 +66,9 @@ typedef enum an_isa {
 
 struct an_device {
     const an_backend *backend;
-    an_pool *pool;   /* threads of this device; the calling thread works too */
-    an_isa isa;      /* chosen at open: min(cpuid, cap) */
-    bool onednn;     /* GEMM and convolution through oneDNN */
+    an_pool *pool; /* threads of this device; the calling thread works too */
+    an_isa isa;    /* chosen at open: min(cpuid, cap) */
+    bool onednn;   /* GEMM and convolution through oneDNN */
     char description[256];
     _Atomic size_t bytes_live;
 };
@@ -69,15 +83,45 @@ struct an_lane {
     const char *label;
 };
 
-/* Scratch inside one op, 64-byte aligned; released by ops.c after the op. NULL (and latched) if full.
- * In a counting lane the op is called too: it asks for its scratch (NULL comes back, the peak is
- * counted) and returns AN_OK before it touches any data: `if (l->counting) return AN_OK;`. */
+/* Scratch inside one op, 64-byte aligned; released by ops.c after the op. NULL (and latched) if
+ * full. In a counting lane the op is called too: it asks for its scratch (NULL comes back, the peak
+ * is counted) and returns AN_OK before it touches any data: `if (l->counting) return AN_OK;`. */
 void *an_lane_scratch(an_lane *l, size_t bytes);
 
 /* ---------------------------------------------------------------- shared by the fillings */
 
-/* Elements between floating dtypes (F32, BF16, F16, F64); to F32 or BF16, to nearest even. dst may be
- * src when the sizes are equal. */
+/* The activations that take two columns for one. */
+static inline bool an_act_gated(an_act act)
+{
+    return act == AN_ACT_GEGLU || act == AN_ACT_GEGLU_TANH || act == AN_ACT_SWIGLU;
+}
+
+/* Activations that meet weights in blocks are rounded to 8 bits, 32 values of k at a time: x is
+ * about scale * q, |q| <= 127, the largest of the 32 exactly so. Returns the scale: 127th of the
+ * largest magnitude; 0 (q zeros) where that is too small to divide by; NaN (q zeros) where a value
+ * is not finite, so that what was broken stays visible. Every filling computes these very bits. */
+#define AN_Q8_BLOCK 32
+#define AN_Q8_LEAST 1e-30f
+static inline float an_q8_round(const float *x, int8_t *q)
+{
+    float most = 0;
+    bool finite = true;
+    for (int i = 0; i < AN_Q8_BLOCK; i++) {
+        const float a = __builtin_fabsf(x[i]);
+        finite &= a <= 3.402823466e38f;
+        if (a > most) most = a;
+    }
+    if (!finite || most < AN_Q8_LEAST) {
+        for (int i = 0; i < AN_Q8_BLOCK; i++) q[i] = 0;
+        return finite ? 0 : __builtin_nanf("");
+    }
+    const float inverse = 127.0f / most;
+    for (int i = 0; i < AN_Q8_BLOCK; i++) q[i] = (int8_t)__builtin_rintf(x[i] * inverse);
+    return most / 127.0f;
+}
+
+/* Elements between floating dtypes (F32, BF16, F16, F64); to F32 or BF16, to nearest even. dst may
+ * be src when the sizes are equal. */
 void an_convert(void *dst, an_dtype to, const void *src, an_dtype from, int64_t count);
 
 /* Output pixel i of a nearest-neighbour resize from `in` to `out` pixels reads this input pixel: as
@@ -91,8 +135,9 @@ static inline int64_t an_nearest(int64_t i, int64_t in, int64_t out)
     return s < in - 1 ? s : in - 1;
 }
 
-/* The guided prediction's factor for guidance rescale: m is multiplied by it. sum and sum of squared
- * deviations belong to each caller; a std of zero (a constant prediction) leaves m alone. */
+/* The guided prediction's factor for guidance rescale: m is multiplied by it. sum and sum of
+ * squared deviations belong to each caller; a std of zero (a constant prediction) leaves m alone.
+ */
 static inline double an_rescale_factor(double phi, double var_cond, double var_m)
 {
     if (!(var_m > 0)) return 1;

@@ -275,7 +275,8 @@ an_status an_device_upload(an_device *d, const an_tensor *src, an_dtype dtype, a
 {
     *out = *src;
     out->data = NULL;
-    bool convert = floating(src->dtype) && (dtype == AN_F32 || dtype == AN_BF16);
+    bool convert = (floating(src->dtype) || an_dtype_is_quant(src->dtype)) &&
+                   (dtype == AN_F32 || dtype == AN_BF16);
     if (!convert && src->dtype != dtype)
         return an_fail(err, AN_INVALID, "upload: %s cannot become %s", an_dtype_name(src->dtype),
                        an_dtype_name(dtype));
@@ -334,10 +335,12 @@ an_status an_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_t
     for (int i = 0; i < n_parts; i++) {
         const an_tensor *t = w[i];
         char shape[128];
-        if (t->ndim != 2 || !floating(t->dtype) || t->dim[0] < 1 || t->dim[1] < 1 ||
-            t->dim[1] != w[0]->dim[1] || !t->data)
+        if (t->ndim != 2 || !(floating(t->dtype) || an_dtype_is_quant(t->dtype)) ||
+            t->dim[0] < 1 || t->dim[1] < 1 || t->dim[1] != w[0]->dim[1] ||
+            t->dim[1] % an_dtype_block(t->dtype) || !t->data)
             return an_fail(err, AN_INVALID,
-                           "matrix %d of %d has shape %s and dtype %s, expected [n,%lld] floating",
+                           "matrix %d of %d has shape %s and dtype %s, expected [n,%lld] floating "
+                           "or whole blocks",
                            i + 1, n_parts, an_shape_str(t->ndim, t->dim, shape, sizeof shape),
                            an_dtype_name(t->dtype), (long long)w[0]->dim[1]);
         an_status s = check_bias(bias ? bias[i] : NULL, t->dim[0], err);

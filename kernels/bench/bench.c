@@ -130,7 +130,8 @@ static const bench_case cases[] = {
 static void describe(const bench_case *c, char *name, size_t size)
 {
     static const char *const acts[] = {
-        "", " +silu", " +gelu", " +gelu_tanh", " +quick_gelu", " +relu", " +geglu", " +swiglu"};
+        "",       " +silu",  " +gelu",       " +gelu_tanh", " +quick_gelu",
+        " +relu", " +geglu", " +geglu_tanh", " +swiglu"};
     const long long a = c->a, b = c->b, d = c->c;
     switch (c->op) {
     case GEMM:
@@ -224,7 +225,7 @@ static double run_gemm(bench *b, const bench_case *c, double seconds)
     double best = 1e30;
     an_gemm_args a = {.w = b->w, .act = c->act};
     a.x = OPERAND(b, b->dtype, c->a, c->c);
-    a.y = OPERAND(b, b->dtype, c->a, c->act == AN_ACT_GEGLU ? c->b / 2 : c->b);
+    a.y = OPERAND(b, b->dtype, c->a, an_act_gated(c->act) ? c->b / 2 : c->b);
     REPEAT(seconds, an_gemm(b->l, &a));
     return best;
 }

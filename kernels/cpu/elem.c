@@ -105,6 +105,22 @@ an_status an_cpu_concat(an_lane *l, const an_tensor *a, const an_tensor *b, cons
 
 /* ---------------------------------------------------------------- gathering */
 
+/* A row of a table in blocks, a block at a time. */
+static void embed_blocks(const elem_ctx *e, int64_t id, const an_tensor *pos, int64_t p, int64_t at)
+{
+    const an_tensor *table = e->a, *y = e->y;
+    const int64_t c = table->dim[1], block = an_dtype_block(table->dtype);
+    const size_t bytes = an_dtype_block_bytes(table->dtype);
+    float values[256];
+    for (int64_t i = 0; i < c; i += block) {
+        const size_t from = (size_t)((id * c + i) / block) * bytes;
+        an_dequantize(table->dtype, (const char *)table->data + from, block, values);
+        e->vec->add(an_elem_mut(y->data, y->dtype, at + i), y->dtype, values, AN_F32,
+                    pos ? an_elem(pos->data, pos->dtype, p + i) : NULL, pos ? pos->dtype : AN_F32,
+                    block);
+    }
+}
+
 /* Piece = one token. */
 static void embedding_task(void *ctx, int64_t task, int worker)
 {
@@ -114,6 +130,10 @@ static void embedding_task(void *ctx, int64_t task, int worker)
     int64_t c = table->dim[1], end = an_piece_end(task, e->count, e->grain);
     for (int64_t i = task * e->grain; i < end; i++) {
         int64_t p = i % y->dim[1] * c;
+        if (an_dtype_is_quant(table->dtype)) {
+            embed_blocks(e, e->ids[i], pos, p, i * c);
+            continue;
+        }
         e->vec->add(an_elem_mut(y->data, y->dtype, i * c), y->dtype,
                     an_elem(table->data, table->dtype, e->ids[i] * c), table->dtype,
                     pos ? an_elem(pos->data, pos->dtype, p) : NULL, pos ? pos->dtype : AN_F32, c);

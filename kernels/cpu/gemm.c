@@ -103,7 +103,7 @@ void an_gemm_run(const an_gemm_job *j, an_pool *pool, void *scratch)
 
 an_gemm_job an_gemm_job_linear(const an_gemm_args *a, const an_gemm_weight *w)
 {
-    const bool gated = a->act == AN_ACT_GEGLU || a->act == AN_ACT_SWIGLU;
+    const bool gated = an_act_gated(a->act);
     an_gemm_job j = {
         .w = w,
         .m = w->k ? an_tensor_count(&a->x) / w->k : 0,
@@ -170,12 +170,32 @@ static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor
     return AN_OK;
 }
 
+/* Parts in blocks as plain F32. */
+static an_status pack_blocks(an_device *d, int n_parts, const an_tensor *const *w,
+                             const an_tensor *const *bias, an_weight *out, an_error *err)
+{
+    an_tensor *t = calloc((size_t)n_parts, sizeof *t);
+    const an_tensor **p = calloc((size_t)n_parts, sizeof *p);
+    an_status s = t && p ? AN_OK : an_fail(err, AN_NO_MEMORY, "no memory for a weight");
+    for (int i = 0; i < n_parts && !s; i++) {
+        s = an_device_upload(d, w[i], AN_F32, &t[i], err);
+        p[i] = &t[i];
+    }
+    if (!s) s = pack(d, AN_F32, n_parts, p, bias, out, err);
+    for (int i = 0; t && i < n_parts; i++) an_device_free(d, t[i].data);
+    free(t);
+    free(p);
+    return s;
+}
+
 an_status an_cpu_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                                const an_tensor *const *bias, an_weight *out, an_error *err)
 {
 #ifdef AN_ONEDNN
     if (d->onednn) return an_onednn_weight(d, dtype, n_parts, w, bias, out, err);
 #endif
+    for (int i = 0; i < n_parts; i++)
+        if (an_dtype_is_quant(w[i]->dtype)) return pack_blocks(d, n_parts, w, bias, out, err);
     return pack(d, dtype, n_parts, w, bias, out, err);
 }
 

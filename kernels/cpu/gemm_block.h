@@ -252,7 +252,9 @@ static void finish_row(const an_gemm_job *j, int64_t m, int64_t j0, int64_t j1, 
         if (j->row_bias) x += load_any(j->row_bias, j->row_bias_dtype, row_of_bias + i, n);
         if (gate) {
             an_vf g = v_load(gate + (i - j0)) + load_any(bias, AN_F32, j->n_out + i, n);
-            x = j->act == AN_ACT_GEGLU ? x * v_gelu(g) : v_silu(x) * g;
+            x = j->act == AN_ACT_GEGLU    ? x * v_gelu(g)
+                : j->act == AN_ACT_SWIGLU ? v_silu(x) * g
+                                          : v_gelu_tanh(x) * g;
         } else if (j->act != AN_ACT_NONE) {
             x = v_act(j->act, x);
         }

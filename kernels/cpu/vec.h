@@ -82,6 +82,8 @@ an_status an_cpu_latent_in(an_lane *l, const float *const *x, const float *scale
                            const an_tensor *y);
 an_status an_cpu_image_out(an_lane *l, const an_tensor *x, const an_tensor *y, int64_t *n_nan);
 an_status an_cpu_image_in(an_lane *l, const an_tensor *x, const an_tensor *y);
+/* moe.c */
+an_status an_cpu_moe(an_lane *l, const an_moe_args *a);
 /* step.c */
 an_status an_cpu_sampler_step(an_lane *l, const an_step_row *rows, int n);
 

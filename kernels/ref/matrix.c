@@ -1,13 +1,16 @@
 /* matrix.c: GEMM and convolution of the oracle. A weight is kept as f32 [kh * kw * k][n], so that
- * the inner loop runs over the outputs: y[0..n) += x[i] * w[i][0..n). */
+ * the inner loop runs over the outputs: y[0..n) += x[i] * w[i][0..n). Outputs whose weights came in
+ * blocks meet activations rounded to 8 bits (backend.h), the others plain ones. */
 #include "ref/ref.h"
 
 #include <math.h>
 #include <stdlib.h>
 
 typedef struct ref_weight {
-    float *w;    /* [kh * kw * k][n] */
-    float *bias; /* [n], zeros without one */
+    float *w;            /* [kh * kw * k][n] */
+    float *bias;         /* [n], zeros without one */
+    bool *rounds;        /* [n]: weights in blocks, activations rounded */
+    bool plain, rounded; /* whether there are such outputs */
 } ref_weight;
 
 double an_ref_act(an_act act, double v)
@@ -39,8 +42,9 @@ static an_status weight_alloc(an_weight *out, ref_weight **rw, an_error *err)
     if (r) {
         r->w = malloc(bytes);
         r->bias = calloc(n, sizeof(float));
+        r->rounds = calloc(n, sizeof(bool));
     }
-    if (!r || !r->w || !r->bias) {
+    if (!r || !r->w || !r->bias || !r->rounds) {
         out->impl = r;
         an_ref_weight_free(out);
         return an_fail(err, AN_NO_MEMORY, "no memory for a weight of %zu bytes", bytes);
@@ -57,6 +61,7 @@ void an_ref_weight_free(an_weight *w)
     if (!r) return;
     free(r->w);
     free(r->bias);
+    free(r->rounds);
     free(r);
     w->impl = NULL;
 }
@@ -70,6 +75,27 @@ static float weight_at(const an_tensor *t, int64_t i, an_dtype dtype)
     return dtype == AN_BF16 ? an_bf16_to_f32(an_f32_to_bf16(v)) : v;
 }
 
+/* Row j of a part as columns of the weight; blocks keep their exact values. */
+static void put_row(const an_weight *out, const an_tensor *t, int64_t j, int64_t column,
+                    an_dtype dtype)
+{
+    ref_weight *r = out->impl;
+    const int64_t n = out->n, k = out->k, block = an_dtype_block(t->dtype);
+    if (!an_dtype_is_quant(t->dtype)) {
+        for (int64_t i = 0; i < k; i++) r->w[i * n + column] = weight_at(t, j * k + i, dtype);
+        r->plain = true;
+        return;
+    }
+    const char *row =
+        (const char *)t->data + (size_t)(j * k / block) * an_dtype_block_bytes(t->dtype);
+    float values[256];
+    for (int64_t i = 0; i < k; i += block, row += an_dtype_block_bytes(t->dtype)) {
+        an_dequantize(t->dtype, row, block, values);
+        for (int64_t e = 0; e < block; e++) r->w[(i + e) * n + column] = values[e];
+    }
+    r->rounds[column] = r->rounded = true;
+}
+
 an_status an_ref_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                                const an_tensor *const *bias, an_weight *out, an_error *err)
 {
@@ -81,8 +107,7 @@ an_status an_ref_weight_linear(an_device *d, an_dtype dtype, int n_parts, const 
     for (int p = 0; p < n_parts; p++) {
         int64_t rows = w[p]->dim[0];
         for (int64_t j = 0; j < rows; j++) {
-            for (int64_t i = 0; i < out->k; i++)
-                r->w[i * out->n + first + j] = weight_at(w[p], j * out->k + i, dtype);
+            put_row(out, w[p], j, first + j, dtype);
             if (bias && bias[p]) r->bias[first + j] = weight_at(bias[p], j, AN_F32);
         }
         first += rows;
@@ -121,23 +146,57 @@ static void accumulate(double *restrict acc, const void *x, an_dtype dtype, int6
     }
 }
 
+/* x8 = row m of x, rounded to 8 bits and back. */
+static void round_row(const an_tensor *x, int64_t m, int64_t k, float *x8)
+{
+    float values[AN_Q8_BLOCK];
+    int8_t q[AN_Q8_BLOCK];
+    for (int64_t i = 0; i < k; i += AN_Q8_BLOCK) {
+        for (int e = 0; e < AN_Q8_BLOCK; e++) values[e] = ref_get(x->data, x->dtype, m * k + i + e);
+        const float scale = an_q8_round(values, q);
+        for (int e = 0; e < AN_Q8_BLOCK; e++) x8[i + e] = scale * (float)q[e];
+    }
+}
+
+/* acc = bias + row m of x times w. other [n], x8 [k]: room, where the weight has rounded outputs.
+ */
+static void product(const an_gemm_args *a, int64_t m, double *acc, double *other, float *x8)
+{
+    const ref_weight *r = a->w->impl;
+    const int64_t n = a->w->n, k = a->w->k;
+    for (int64_t j = 0; j < n; j++) acc[j] = r->bias[j];
+    if (r->rounded) {
+        memcpy(other, acc, (size_t)n * sizeof *other);
+        round_row(&a->x, m, k, x8);
+        accumulate(other, x8, AN_F32, 0, k, r->w, n);
+    }
+    if (r->plain) accumulate(acc, a->x.data, a->x.dtype, m * k, k, r->w, n);
+    for (int64_t j = 0; j < n; j++)
+        if (r->rounds[j]) acc[j] = other[j];
+}
+
 an_status an_ref_gemm(an_lane *l, const an_gemm_args *a)
 {
     const ref_weight *r = a->w->impl;
     int64_t n = a->w->n, k = a->w->k, m = an_tensor_count(&a->x) / k;
-    bool gated = a->act == AN_ACT_GEGLU || a->act == AN_ACT_SWIGLU;
+    bool gated = an_act_gated(a->act);
     int64_t width = gated ? n / 2 : n;
-    double *acc = an_lane_scratch(l, (size_t)n * sizeof *acc);
-    if (l->counting || !acc) return l->error.status;
+    double *acc = an_lane_scratch(l, (size_t)n * sizeof *acc), *other = NULL;
+    float *x8 = NULL;
+    if (r->rounded) {
+        other = an_lane_scratch(l, (size_t)n * sizeof *other);
+        x8 = an_lane_scratch(l, (size_t)k * sizeof *x8);
+    }
+    if (l->counting || l->error.status) return l->error.status;
     for (int64_t i = 0; i < m; i++) {
-        for (int64_t j = 0; j < n; j++) acc[j] = r->bias[j];
-        accumulate(acc, a->x.data, a->x.dtype, i * k, k, r->w, n);
+        product(a, i, acc, other, x8);
         for (int64_t j = 0; j < width; j++) {
             double v;
             if (a->act == AN_ACT_GEGLU)
                 v = acc[j] * an_ref_act(AN_ACT_GELU, acc[width + j]);
-            else if (a->act == AN_ACT_SWIGLU)
-                v = an_ref_act(AN_ACT_SILU, acc[j]) * acc[width + j];
+            else if (gated)
+                v = an_ref_act(a->act == AN_ACT_SWIGLU ? AN_ACT_SILU : AN_ACT_GELU_TANH, acc[j]) *
+                    acc[width + j];
             else
                 v = an_ref_act(a->act, acc[j]);
             if (a->residual) v += ref_get(a->residual->data, a->residual->dtype, i * width + j);

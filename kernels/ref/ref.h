@@ -48,6 +48,16 @@ an_status an_ref_concat(an_lane *l, const an_tensor *a, const an_tensor *b, cons
 an_status an_ref_copy(an_lane *l, const an_tensor *x, const an_tensor *y);
 an_status an_ref_gather_rows(an_lane *l, const an_tensor *x, const int64_t *index,
                              const an_tensor *y);
+/* lm.c */
+an_status an_ref_take_rows(an_lane *l, const an_tensor *x, const int32_t *index, const an_tensor *y);
+an_status an_ref_scale(an_lane *l, const an_tensor *x, float f, const an_tensor *y);
+an_status an_ref_softcap(an_lane *l, const an_tensor *x, float cap, const an_tensor *y);
+an_status an_ref_rope(an_lane *l, const an_rope_args *a);
+an_status an_ref_kv_write(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n,
+                          const void *k, int64_t k_stride, const void *v, int64_t v_stride,
+                          an_dtype dtype);
+an_status an_ref_attention_paged(an_lane *l, const an_paged_args *a);
+an_status an_ref_moe(an_lane *l, const an_moe_args *a);
 /* diffusion.c */
 an_status an_ref_latent_in(an_lane *l, const float *const *x, const float *scale,
                            const an_tensor *y);

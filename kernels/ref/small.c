@@ -16,9 +16,21 @@ an_status an_ref_embedding(an_lane *l, const an_tensor *table, const an_tensor *
             return AN_INVALID;
         }
     }
+    const int64_t block = an_dtype_block(table->dtype),
+                  bytes = (int64_t)an_dtype_block_bytes(table->dtype);
+    float values[256];
     for (int64_t i = 0; i < n * t; i++)
         for (int64_t e = 0; e < c; e++) {
-            float v = ref_get(table->data, table->dtype, id[i] * c + e);
+            float v;
+            if (block > 1) {
+                if (e % block == 0)
+                    an_dequantize(table->dtype,
+                                  (const char *)table->data + (id[i] * c + e) / block * bytes,
+                                  block, values);
+                v = values[e % block];
+            } else {
+                v = ref_get(table->data, table->dtype, id[i] * c + e);
+            }
             if (pos) v += ref_get(pos->data, pos->dtype, i % t * c + e);
             ref_set(y->data, y->dtype, i * c + e, (double)v);
         }

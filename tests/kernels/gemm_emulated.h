@@ -20,7 +20,7 @@ static void run(h_run *h, const void *cfg)
     an_tensor x = h_rows(h, t, 4, (int64_t[]){h->n, c->h, c->w, c->c}, 1, 1, 0);
     const an_weight *w = h_weight(h, t, c->n, c->c, c->filter, c->filter, true, 4);
     if (!c->filter) {
-        bool gated = c->act == AN_ACT_GEGLU || c->act == AN_ACT_SWIGLU;
+        bool gated = an_act_gated(c->act);
         int64_t width = gated ? c->n / 2 : c->n;
         an_tensor y = h_rows(h, t, 4, (int64_t[]){h->n, c->h, c->w, width}, 2, 1, 0);
         an_gemm_args a = {

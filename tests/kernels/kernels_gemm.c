@@ -13,7 +13,7 @@ typedef struct gemm_case {
 static void run(h_run *h, const void *cfg)
 {
     const gemm_case *c = cfg;
-    const bool gated = c->act == AN_ACT_GEGLU || c->act == AN_ACT_SWIGLU;
+    const bool gated = an_act_gated(c->act);
     const int64_t width = gated ? c->n / 2 : c->n;
     an_tensor x = h_rows(h, c->dtype, 3, (int64_t[]){h->n, c->m, c->k}, 1, 1, 0);
     an_tensor y = h_rows(h, c->y_dtype, 3, (int64_t[]){h->n, c->m, width}, 2, 1, 0);
