@@ -2,6 +2,7 @@
  * a component when a model asks for them. */
 #include "checkpoint.h"
 #include "folder.h"
+#include "gguf.h"
 #include "names.h"
 
 #include <jansson.h>
@@ -74,7 +75,8 @@ static an_status open_hf(an_checkpoint *c, an_error *err)
     const char *cls = json_string_value(json_object_get(config, "_class_name"));
     if (!cls) cls = json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
     snprintf(c->cls, sizeof c->cls, "%s", cls ? cls : "");
-    return read_config(c, "tokenizer", c->path, "tokenizer_config.json", err);
+    an_status s = read_config(c, "generation", c->path, "generation_config.json", err);
+    return s == AN_OK ? read_config(c, "tokenizer", c->path, "tokenizer_config.json", err) : s;
 }
 
 static an_status open_folder(an_checkpoint *c, an_error *err)
@@ -94,6 +96,7 @@ static an_status open_folder(an_checkpoint *c, an_error *err)
 
 static an_status open_file(an_checkpoint *c, an_error *err)
 {
+    if (an_gguf_is(c->path)) return an_gguf_open(c, err);
     c->layout = AN_LAYOUT_TENSORS;
     an_status s = an_weights_open(c->path, &c->file, err);
     return s == AN_OK ? an_single_file_open(c, err) : s;
@@ -164,6 +167,7 @@ static an_status open_part(const an_checkpoint *c, const char *component, an_wei
                            an_error *err)
 {
     char dir[4096];
+    if (c->layout == AN_LAYOUT_GGUF) return an_gguf_weights(c, component, out, err);
     if (c->file) return an_single_file_weights(c, component, out, err);
     if (!an_checkpoint_dir(c, component, dir, sizeof dir))
         return an_fail(err, AN_NOT_FOUND, "%s: no folder %s in this model", c->path, component);
@@ -182,10 +186,13 @@ static an_status open_part(const an_checkpoint *c, const char *component, an_wei
             s = an_fail(err, again, "%s", e.message);
     }
     if (s != AN_OK) return s;
+    const char *type =
+        json_string_value(json_object_get(an_checkpoint_config(c, "model"), "model_type"));
     an_set_map_fn *fn = text                                ? an_names_text
                         : strncmp(component, "vae", 3) == 0 ? an_names_vae
+                        : c->layout == AN_LAYOUT_HF && type ? an_names_language
                                                             : an_names_same;
-    s = an_set_derive(raw, component, fn, NULL, out, err);
+    s = an_set_derive(raw, component, fn, type, out, err);
     an_weights_close(raw);
     return s;
 }

@@ -1,6 +1,7 @@
 /* describe.c: what `anneal info` prints. One JSON document is built; the human text is drawn from
  * it, so that both say the same. */
 #include "checkpoint.h"
+#include "gguf.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -9,6 +10,7 @@
 static const char *const layout_name[] = {
     [AN_LAYOUT_DIFFUSERS] = "diffusers folder",
     [AN_LAYOUT_HF] = "Hugging Face folder",
+    [AN_LAYOUT_GGUF] = "GGUF file",
     [AN_LAYOUT_SINGLE_FILE] = "single-file Stable Diffusion checkpoint",
     [AN_LAYOUT_TENSORS] = "tensors",
 };
@@ -43,6 +45,34 @@ static void add_tensors(json_t *part, const an_weights *w)
         json_object_set(part, "metadata", w->metadata);
 }
 
+/* The metadata with its lists as their lengths (a vocabulary has 100,000 tokens), and what people
+ * ask for first. */
+static void add_gguf(json_t *doc, const json_t *meta)
+{
+    json_t *all = json_object(), *v;
+    const char *key;
+    json_object_foreach((json_t *)(uintptr_t)meta, key, v)
+    {
+        if (json_is_array(v))
+            json_object_set_new(all, key,
+                                json_pack("{s:I}", "values", (json_int_t)json_array_size(v)));
+        else
+            json_object_set(all, key, v);
+    }
+    const json_t *arch = json_object_get(meta, "general.architecture");
+    char context[200];
+    snprintf(context, sizeof context, "%s.context_length",
+             json_is_string(arch) ? json_string_value(arch) : "");
+    size_t tokens = json_array_size(json_object_get(meta, "tokenizer.ggml.tokens"));
+    bool chat = json_is_string(json_object_get(meta, "tokenizer.chat_template"));
+    json_object_set_new(doc, "gguf",
+                        json_pack("{s:O?, s:O?, s:O?, s:I, s:b}", "architecture", arch, "name",
+                                  json_object_get(meta, "general.name"), "context_length",
+                                  json_object_get(meta, context), "vocabulary", (json_int_t)tokens,
+                                  "chat_template", chat));
+    json_object_set_new(doc, "metadata", all);
+}
+
 /* A component that cannot be read is part of the answer, not its end. */
 static void add_component(json_t *parts, an_checkpoint *c, const char *name, const char *cls)
 {
@@ -75,8 +105,9 @@ static json_t *document(an_checkpoint *c)
         json_object_set(doc, "anneal", json_object_get(c->configs, "anneal"));
     if (c->layout == AN_LAYOUT_TENSORS) {
         add_tensors(doc, c->file);
-    } else if (c->layout == AN_LAYOUT_HF) {
+    } else if (c->layout == AN_LAYOUT_HF || c->layout == AN_LAYOUT_GGUF) {
         add_component(parts, c, "model", c->cls);
+        if (c->layout == AN_LAYOUT_GGUF) add_gguf(doc, json_object_get(c->configs, "gguf"));
     } else {
         json_object_foreach(json_object_get(c->configs, "model_index"), name, v)
         {
@@ -107,17 +138,30 @@ static void put_amount(an_buf *out, json_int_t n, const char *unit)
     an_buf_printf(out, "%.*f %s%s", i ? 2 : 0, x, prefix[i], unit);
 }
 
-static void put_summary(an_buf *out, const json_t *part)
+/* " Q4_1 75.7 MB, F32 140 kB": the mix of a file, by bytes. */
+static void put_dtypes(an_buf *out, json_t *dtypes)
 {
     const char *dtype;
-    const json_t *list = json_object_get(part, "tensors");
     json_t *v;
+    const bool one = json_object_size(dtypes) == 1;
+    json_object_foreach(dtypes, dtype, v)
+    {
+        an_buf_printf(out, " %s", dtype);
+        if (one) continue;
+        an_buf_str(out, " (");
+        put_amount(out, json_integer_value(v), "B)");
+    }
+}
+
+static void put_summary(an_buf *out, const json_t *part)
+{
+    const json_t *list = json_object_get(part, "tensors");
     if (!list) return;
     an_buf_printf(out, "  %zu tensors, ", json_array_size(list));
     put_amount(out, json_integer_value(json_object_get(part, "parameters")), "");
     an_buf_str(out, " parameters, ");
     put_amount(out, json_integer_value(json_object_get(part, "bytes")), "B");
-    json_object_foreach(json_object_get(part, "dtypes"), dtype, v) an_buf_printf(out, " %s", dtype);
+    put_dtypes(out, json_object_get(part, "dtypes"));
     an_buf_str(out, "\n");
 }
 
@@ -138,6 +182,15 @@ static void put_config(an_buf *out, const json_t *config)
                                        "scaling_factor",
                                        "hidden_size",
                                        "num_hidden_layers",
+                                       "intermediate_size",
+                                       "num_key_value_heads",
+                                       "head_dim",
+                                       "rope_theta",
+                                       "sliding_window",
+                                       "num_local_experts",
+                                       "num_experts",
+                                       "num_experts_per_tok",
+                                       "tie_word_embeddings",
                                        "hidden_act",
                                        "max_position_embeddings",
                                        "vocab_size",
@@ -180,10 +233,48 @@ static void put_tensors(an_buf *out, const char *label, const json_t *list)
     }
 }
 
+/* Text values are shown, and of other kinds those that have one short line. */
+static void put_metadata(an_buf *out, json_t *metadata)
+{
+    const char *key;
+    json_t *v;
+    json_object_foreach(metadata, key, v)
+    {
+        char *text = json_is_string(v)
+                         ? an_strdup(json_string_value(v))
+                         : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(7));
+        /* training tools store whole reports */
+        if (text && strlen(text) <= 200) {
+            an_buf_str(out, "    ");
+            put(out, key);
+            an_buf_str(out, ": ");
+            put(out, text);
+            an_buf_str(out, "\n");
+        }
+        free(text);
+    }
+}
+
+static void put_gguf(an_buf *out, const json_t *gguf)
+{
+    if (!gguf) return;
+    const json_t *name = json_object_get(gguf, "name");
+    an_buf_str(out, "  ");
+    put(out, json_string_value(json_object_get(gguf, "architecture")));
+    if (json_is_string(name)) {
+        an_buf_str(out, ": ");
+        put(out, json_string_value(name));
+    }
+    an_buf_printf(out, "\n  context %lld, vocabulary %lld, %s chat template\n",
+                  (long long)json_integer_value(json_object_get(gguf, "context_length")),
+                  (long long)json_integer_value(json_object_get(gguf, "vocabulary")),
+                  json_is_true(json_object_get(gguf, "chat_template")) ? "with a" : "no");
+}
+
 static void put_text(an_buf *out, const json_t *doc)
 {
-    const char *name, *key;
-    json_t *part, *v, *parts = json_object_get(doc, "components");
+    const char *name;
+    json_t *part, *parts = json_object_get(doc, "components");
     put(out, json_string_value(json_object_get(doc, "path")));
     an_buf_printf(out, "\n  %s ", json_string_value(json_object_get(doc, "layout")));
     put(out, json_string_value(json_object_get(doc, "class")));
@@ -193,16 +284,9 @@ static void put_text(an_buf *out, const json_t *doc)
         put(out, json_string_value(json_object_get(doc, "note")));
         an_buf_str(out, "\n");
     }
+    put_gguf(out, json_object_get(doc, "gguf"));
     put_summary(out, doc);
-    json_object_foreach(json_object_get(doc, "metadata"), key, v)
-    {
-        if (strlen(json_string_value(v)) > 200) continue; /* training tools store whole reports */
-        an_buf_str(out, "    ");
-        put(out, key);
-        an_buf_str(out, ": ");
-        put(out, json_string_value(v));
-        an_buf_str(out, "\n");
-    }
+    put_metadata(out, json_object_get(doc, "metadata"));
     json_object_foreach(parts, name, part)
     {
         an_buf_printf(out, "\n%s  ", name);
@@ -241,8 +325,10 @@ static an_status open_anything(const char *path, an_checkpoint **c, an_error *wh
     raw->layout = AN_LAYOUT_TENSORS;
     raw->path = an_strdup(path);
     raw->configs = json_object();
-    s = raw->path && raw->configs ? an_weights_open(path, &raw->file, err)
-                                  : an_fail(err, AN_NO_MEMORY, "%s: out of memory", path);
+    if (!raw->path || !raw->configs)
+        s = an_fail(err, AN_NO_MEMORY, "%s: out of memory", path);
+    else
+        s = an_gguf_is(path) ? an_gguf_open_raw(raw, err) : an_weights_open(path, &raw->file, err);
     if (s == AN_OK)
         *c = raw;
     else

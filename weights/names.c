@@ -48,3 +48,30 @@ an_status an_names_vae(const void *ctx, const an_entry *e, an_weights *out, an_e
     }
     return an_set_add(out, e->name, &flat, err);
 }
+
+/* A language model within a bigger one (Gemma 3 and its eyes) has the names of both, in the order
+ * of the day; GPT-2 was published without the "transformer." that the class writes now, and with
+ * its causal mask. */
+an_status an_names_language(const void *ctx, const an_entry *e, an_weights *out, an_error *err)
+{
+    static const struct {
+        const char *old, *now;
+    } map[] = {{"language_model.model.", "model."},
+               {"language_model.lm_head.", "lm_head."},
+               {"model.language_model.", "model."}};
+    const char *type = ctx, *name = e->name;
+    char buf[AN_WEIGHTS_MAX_NAME + 16];
+    if (strcmp(type, "gpt2") == 0) {
+        if (strncmp(name, "transformer.", 12) == 0) name += 12;
+        if (an_ends_with(name, ".attn.bias") || an_ends_with(name, ".attn.masked_bias"))
+            return AN_OK;
+        return an_set_add(out, name, e, err);
+    }
+    for (size_t i = 0; i < sizeof map / sizeof map[0]; i++) {
+        size_t n = strlen(map[i].old);
+        if (strncmp(name, map[i].old, n) != 0) continue;
+        snprintf(buf, sizeof buf, "%s%s", map[i].now, name + n);
+        return an_set_add(out, buf, e, err);
+    }
+    return an_set_add(out, name, e, err);
+}

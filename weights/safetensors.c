@@ -3,17 +3,13 @@
  * then the data (https://github.com/huggingface/safetensors). The rules below are those of the
  * reference reader: everything is checked before anything is mapped or believed.
  *
- * The header is read, not mapped: a file that shrinks meanwhile gives an error. The data is mapped,
- * so a file that somebody truncates in place while a model is being loaded is a SIGBUS, as for
- * every program that maps files; writers that replace a file by rename are harmless. */
+ * The header is read, not mapped: a file that shrinks meanwhile gives an error. The data is mapped
+ * (map.c). */
 #include "set.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define ST_MAX_HEADER  ((uint64_t)100000000) /* as the reference reader has it */
@@ -243,35 +239,12 @@ static an_status add_tensors(an_weights *w, json_t *header, const unsigned char 
 
 /* ---------------------------------------------------------------- opening */
 
-static an_status map_file(an_weights *w, int fd, size_t size, an_error *err)
+static an_status open_fd(an_weights *w, int fd, size_t size, an_error *err)
 {
-    an_map *m = calloc(1, sizeof *m);
-    if (!m) return an_fail(err, AN_NO_MEMORY, "%s: out of memory", w->path);
-    m->base = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (m->base == MAP_FAILED) {
-        an_status s =
-            an_fail(err, AN_IO, "%s: cannot map %zu bytes: %s", w->path, size, strerror(errno));
-        free(m);
-        return s;
-    }
-    m->size = size;
-    an_status s = an_set_share(w, m, err);
-    if (s != AN_OK) {
-        munmap(m->base, size);
-        free(m);
-    }
-    return s;
-}
-
-static an_status open_fd(an_weights *w, int fd, an_error *err)
-{
-    struct stat st;
-    if (fstat(fd, &st) != 0) return an_fail(err, AN_IO, "%s: %s", w->path, strerror(errno));
-    if (!S_ISREG(st.st_mode)) return an_fail(err, AN_INVALID, "%s: not a regular file", w->path);
-    size_t size = (size_t)st.st_size, data_at = 0;
+    size_t data_at = 0;
     json_t *header = NULL;
     an_status s = read_header(fd, w->path, size, &header, &data_at, err);
-    if (s == AN_OK) s = map_file(w, fd, size, err);
+    if (s == AN_OK) s = an_set_map(w, fd, size, err);
     if (s == AN_OK) {
         const unsigned char *base = w->map[0]->base;
         s = add_tensors(w, header, base + data_at, size - data_at, err);
@@ -285,15 +258,15 @@ an_status an_weights_open(const char *path, an_weights **out, an_error *err)
 {
     *out = NULL;
     an_weights *w;
+    int fd;
+    size_t size;
     an_status s = an_set_new(path, an_base_name(path), &w, err);
     if (s != AN_OK) return s;
-    /* Not blocking: the path may be a FIFO, and is then refused. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        s = an_fail(err, errno == ENOENT ? AN_NOT_FOUND : AN_IO, "%s: %s", path, strerror(errno));
-    else
-        s = open_fd(w, fd, err);
-    if (fd >= 0) close(fd);
+    s = an_file_open(path, &fd, &size, err);
+    if (s == AN_OK) {
+        s = open_fd(w, fd, size, err);
+        close(fd);
+    }
     if (s != AN_OK) {
         an_weights_close(w);
         return s;

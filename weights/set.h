@@ -41,6 +41,11 @@ struct an_weights {
     pthread_mutex_t lock;    /* guards the making of copies */
 };
 
+/* map.c. A regular file, opened for reading; the caller closes *fd. */
+an_status an_file_open(const char *path, int *fd, size_t *size, an_error *err);
+/* Maps the file, not an empty one; the mapping becomes the newest of w->map. */
+an_status an_set_map(an_weights *w, int fd, size_t size, an_error *err);
+
 an_status an_set_new(const char *path, const char *label, an_weights **out, an_error *err);
 /* Takes name, dtype and shape of e (not its copy); refuses names over AN_WEIGHTS_MAX_NAME. */
 an_status an_set_add(an_weights *w, const char *name, const an_entry *e, an_error *err);
