@@ -7,6 +7,8 @@ BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config
     libunistring-dev libdnnl-dev"
 # tests: clang for libFuzzer, wrk for load, python3 for the HTTP suites
 TEST_PACKAGES="clang libclang-rt-14-dev wrk curl jq python3 git"
+# docker/fetch-smollm2, where no Python has pip
+FETCH_PACKAGES="python3 python3-pip"
 
 # need_packages WHY PACKAGE...: installs those that are missing, saying which and why.
 need_packages() {

@@ -12,11 +12,29 @@
 
 /* ---------------------------------------------------------------- looking at one entry */
 
+/* The number of a file of a split set (NAME-00002-of-00003.gguf), 0 for any other name; *stem: the
+ * bytes of NAME. */
+static int split_part(const char *name, size_t *stem)
+{
+    static const char form[] = "-00001-of-00003.gguf";
+    size_t len = strlen(name), tail = sizeof form - 1;
+    int no = 0, of = 0, used = 0;
+    if (len <= tail) return 0;
+    *stem = len - tail;
+    if (sscanf(name + *stem, "-%5d-of-%5d.gguf%n", &no, &of, &used) != 2) return 0;
+    return used == (int)tail ? no : 0;
+}
+
 /* Only these endings are not part of the id. */
 static void model_id(const char *name, char *out, size_t size)
 {
+    size_t stem;
     snprintf(out, size, "%s", name);
     static const char *const ending[] = {".safetensors", ".gguf"};
+    if (split_part(name, &stem) && stem < size) {
+        out[stem] = '\0';
+        return;
+    }
     for (int i = 0; i < 2; i++)
         if (strlen(out) > strlen(ending[i]) && an_ends_with(out, ending[i])) {
             out[strlen(out) - strlen(ending[i])] = '\0';
@@ -24,11 +42,19 @@ static void model_id(const char *name, char *out, size_t size)
         }
 }
 
+/* One file that may be a model by itself; of a split set only the first. */
+static bool model_file(const char *name)
+{
+    size_t stem;
+    if (an_ends_with(name, ".gguf")) return split_part(name, &stem) <= 1;
+    return an_ends_with(name, ".safetensors");
+}
+
 /* Readme files and folders of something else are no models, not broken ones. */
 static bool looks_like_model(const char *path, const struct stat *st)
 {
     char marker[1200];
-    if (S_ISREG(st->st_mode)) return an_ends_with(path, ".safetensors");
+    if (S_ISREG(st->st_mode)) return model_file(path);
     if (!S_ISDIR(st->st_mode)) return false;
     snprintf(marker, sizeof marker, "%s/model_index.json", path);
     if (an_is_file(marker)) return true;
@@ -71,7 +97,7 @@ static void add(an_engine *e, const char *dir, const char *name)
         return;
     }
     bool there = stat(path, &st) == 0; /* follows links; a dangling one is a broken model */
-    if (there ? !looks_like_model(path, &st) : !an_ends_with(name, ".safetensors")) return;
+    if (there ? !looks_like_model(path, &st) : !model_file(name)) return;
     char id[sizeof e->slot->entry.id];
     model_id(name, id, sizeof id);
     if (id_taken(e, id)) {
