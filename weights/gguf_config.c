@@ -188,18 +188,21 @@ static json_t *longrope(gg_config *c, int64_t original)
     return o;
 }
 
+/* YaRN: transformers' attention_factor is the whole factor of the scores' magnitude, GGUF's
+ * attn_factor is one more beside the usual one. */
 static json_t *yarn(gg_config *c, double factor, int64_t original)
 {
-    static const struct {
-        const char *gguf, *hf;
-    } more[] = {{".rope.scaling.attn_factor", "attention_factor"},
-                {".rope.scaling.yarn_beta_fast", "beta_fast"},
-                {".rope.scaling.yarn_beta_slow", "beta_slow"}};
     json_t *o = json_pack("{s:s, s:f, s:I}", "rope_type", "yarn", "factor", factor,
                           "original_max_position_embeddings", (json_int_t)original);
-    for (size_t i = 0; i < sizeof more / sizeof more[0]; i++)
-        if (value(c, more[i].gguf))
-            json_object_set_new(o, more[i].hf, json_real(real_or(c, more[i].gguf, 1)));
+    double more = real_or(c, ".rope.scaling.attn_factor", 1);
+    if (more != 1)
+        json_object_set_new(o, "attention_factor", json_real(more * (1 + 0.1 * log(factor))));
+    if (value(c, ".rope.scaling.yarn_beta_fast"))
+        json_object_set_new(o, "beta_fast",
+                            json_real(real_or(c, ".rope.scaling.yarn_beta_fast", 32)));
+    if (value(c, ".rope.scaling.yarn_beta_slow"))
+        json_object_set_new(o, "beta_slow",
+                            json_real(real_or(c, ".rope.scaling.yarn_beta_slow", 1)));
     return o;
 }
 
@@ -216,11 +219,10 @@ static void put_rope(gg_config *c)
     if (!type) type = factor > 0 && factor != 1 ? "linear" : "none";
     if (has_tensor(c, "rope_factors_long.weight") || strcmp(type, "longrope") == 0)
         scaling = longrope(c, original);
-    else if (has_tensor(c, "rope_freqs.weight"))
-        scaling = json_pack("{s:s, s:o*}", "rope_type", "llama3", "gguf_factors",
-                            factors(c, "rope_freqs.weight"));
     else if (strcmp(type, "none") == 0)
-        scaling = json_null();
+        scaling = json_null(); /* llama3's is in the divisors, tensor model.rope_freqs */
+    else if (has_tensor(c, "rope_freqs.weight"))
+        fail(c, "rope_freqs.weight and rope scaling '%.40s' at once", type);
     else if (!(factor > 0))
         fail(c, "%s.rope.scaling.factor is missing or not above 0", c->arch->name);
     else if (strcmp(type, "linear") == 0)
@@ -304,8 +306,9 @@ static void put_llama(gg_config *c)
     put_int(c, "num_key_value_heads", c->kv_heads);
     put_int(c, "head_dim", c->head_dim);
     put_int(c, "intermediate_size",
-            c->experts ? size_or(c, ".feed_forward_length", 0)
-                       : size_of(c, ".feed_forward_length"));
+            c->experts && !value(c, ".feed_forward_length")
+                ? size_of(c, ".expert_feed_forward_length")
+                : size_of(c, ".feed_forward_length"));
     put_int(c, "max_position_embeddings", c->context);
     put(c, "hidden_act", json_string(c->arch->act));
     put_real(c, "rms_norm_eps", real_or(c, ".attention.layer_norm_rms_epsilon", 1e-6));

@@ -15,12 +15,16 @@ typedef struct gg_name {
 
 /* Before ".weight" or ".bias". */
 static const gg_name top[] = {
-    {"token_embd", "model.embed_tokens", ANY}, {"output_norm", "model.norm", ANY},
-    {"output", "lm_head", ANY | AN_GGUF_GPT2}, {"token_embd", "wte", AN_GGUF_GPT2},
-    {"position_embd", "wpe", AN_GGUF_GPT2},    {"output_norm", "ln_f", AN_GGUF_GPT2},
+    {"token_embd", "model.embed_tokens", ANY},
+    {"output_norm", "model.norm", ANY},
+    {"output", "lm_head", ANY | AN_GGUF_GPT2},
+    {"token_embd", "transformer.wte", AN_GGUF_GPT2},
+    {"position_embd", "transformer.wpe", AN_GGUF_GPT2},
+    {"output_norm", "transformer.ln_f", AN_GGUF_GPT2},
 };
 
-/* Between "blk.N." and ".weight" or ".bias"; the left side follows "model.layers.N.", or "h.N." */
+/* Between "blk.N." and ".weight" or ".bias"; the left side follows "model.layers.N.", in GPT-2
+ * "transformer.h.N." */
 static const gg_name layer[] = {
     {"attn_norm", "input_layernorm", ANY},
     {"attn_q", "self_attn.q_proj", ANY},
@@ -91,6 +95,8 @@ an_status an_gguf_names(const void *ctx, const an_entry *e, an_weights *out, an_
     char name[AN_WEIGHTS_MAX_NAME + 64], expert[AN_WEIGHTS_MAX_NAME + 64];
     if (!arch || !tail || (strcmp(tail, ".weight") != 0 && strcmp(tail, ".bias") != 0))
         return an_set_add(out, e->name, e, err);
+    if (strcmp(e->name, "rope_freqs.weight") == 0)
+        return an_set_add(out, "model.rope_freqs", e, err);
     const char *part = e->name, *hf;
     if (strncmp(part, "blk.", 4) == 0) {
         const char *number = part + 4;
@@ -101,8 +107,8 @@ an_status an_gguf_names(const void *ctx, const an_entry *e, an_weights *out, an_
         hf = find(layer, COUNT(layer), part, len, arch->family);
         if (!hf && single_expert(part, len, expert, sizeof expert)) hf = expert;
         snprintf(name, sizeof name, "%s.%.*s.%s%s",
-                 arch->family & AN_GGUF_GPT2 ? "h" : "model.layers", (int)(part - 1 - number),
-                 number, hf ? hf : "", tail);
+                 arch->family & AN_GGUF_GPT2 ? "transformer.h" : "model.layers",
+                 (int)(part - 1 - number), number, hf ? hf : "", tail);
     } else {
         hf = find(top, COUNT(top), part, (size_t)(tail - part), arch->family);
         snprintf(name, sizeof name, "%s%s", hf ? hf : "", tail);

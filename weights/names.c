@@ -62,10 +62,11 @@ an_status an_names_language(const void *ctx, const an_entry *e, an_weights *out,
     const char *type = ctx, *name = e->name;
     char buf[AN_WEIGHTS_MAX_NAME + 16];
     if (strcmp(type, "gpt2") == 0) {
-        if (strncmp(name, "transformer.", 12) == 0) name += 12;
         if (an_ends_with(name, ".attn.bias") || an_ends_with(name, ".attn.masked_bias"))
             return AN_OK;
-        return an_set_add(out, name, e, err);
+        bool whole = strncmp(name, "transformer.", 12) == 0 || strncmp(name, "lm_head.", 8) == 0;
+        snprintf(buf, sizeof buf, "%s%s", whole ? "" : "transformer.", name);
+        return an_set_add(out, buf, e, err);
     }
     for (size_t i = 0; i < sizeof map / sizeof map[0]; i++) {
         size_t n = strlen(map[i].old);

@@ -72,8 +72,7 @@ const char *an_checkpoint_class(const an_checkpoint *c);
  * and the configs "model" (config.json), "generation" (generation_config.json) and "tokenizer". A GGUF
  * file has "model" too: its metadata as the config.json that Hugging Face would have written
  * (model_type llama, qwen2, gemma2 ...; hidden_size, rope_scaling ...; plus "gguf_rope_interleaved"
- * where q and k are permuted; rope_scaling of llama3 has "gguf_factors", the divisor of each rotary
- * frequency, in place of its parameters), "generation", and "gguf": the metadata as it stands. */
+ * where q and k are permuted), "generation", and "gguf": the metadata as it stands. */
 const struct json_t *an_checkpoint_config(const an_checkpoint *c, const char *component);
 /* The tensors of a component under their current diffusers names, whatever the file calls them:
  * LDM names are mapped; text encoders lose a leading `text_model.`; OpenCLIP's fused in_proj is
@@ -87,9 +86,11 @@ const struct json_t *an_checkpoint_config(const an_checkpoint *c, const char *co
  * ("gguf_conv1d_transposed": true); Gemma's norms hold 1+w in a GGUF file and w in a folder
  * ("gguf_norm_plus_one": true). The router of every mixture is model.layers.0.mlp.gate.weight; files
  * of before 2024 have their experts one by one (model.layers.0.mlp.experts.3.up_proj.weight).
+ * rope_freqs.weight is "model.rope_freqs", [rotary pairs]: the divisor of each rotary frequency, what
+ * llama3's rope_scaling comes to (the config has none then).
  * Folders: language models lose the name of a bigger model around them (gemma3: "language_model."),
- * so that all begin with "model." or are lm_head.weight; GPT-2's lose "transformer." (wte.weight,
- * h.0.attn.c_attn.weight), in a GGUF file too.
+ * so that all begin with "model." or are lm_head.weight; GPT-2's get "transformer.", in a GGUF file
+ * too.
  * (Names after mapping, text encoder: embeddings.token_embedding.weight, encoder.layers.0....,
  * final_layer_norm.weight, text_projection.weight.) */
 an_status an_checkpoint_weights(an_checkpoint *c, const char *component, an_weights **out,
