@@ -29,6 +29,8 @@ typedef struct an_ports {
     int n_in, n_out;
 } an_ports;
 
+typedef struct an_lm_tick an_lm_tick; /* lm.h */
+
 typedef struct an_family {
     const char *serves; /* for messages */
     bool (*matches)(const an_checkpoint *c);
@@ -42,6 +44,9 @@ typedef struct an_family {
                        an_error *err);
     /* Rows are checked, at most AN_MAX_ROWS. Errors latch in the lane. */
     void (*step)(const an_model *m, an_lane *l, an_stage stage, an_row *rows, int n);
+    /* A language model has this instead of the three above: the tick is checked, errors latch in
+     * the lane. */
+    void (*forward)(const an_model *m, an_lane *l, const an_lm_tick *t);
 } an_family;
 
 struct an_model {
@@ -56,5 +61,7 @@ struct an_model {
 };
 
 extern const an_family an_family_latent_diffusion; /* latent_diffusion.c */
+extern const an_family an_family_llama;            /* llama.c */
+extern const an_family an_family_gpt2;             /* gpt2.c */
 
 #endif

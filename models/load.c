@@ -74,16 +74,36 @@ void *an_load_array(an_loader *ld, size_t count, size_t size)
     return p;
 }
 
-/* `prefix.what` with exactly this shape. */
-static an_tensor find(an_loader *ld, const char *prefix, const char *what, int ndim,
-                      const int64_t *dim)
+bool an_load_has(const an_loader *ld, const char *name)
+{
+    an_tensor t;
+    return !ld->status && an_weights_find(ld->set, name, &t);
+}
+
+/* A tensor with exactly this shape; blocks: GGUF's block formats are fine too. */
+static an_tensor find_whole(an_loader *ld, const char *name, bool blocks, int ndim,
+                            const int64_t *dim)
 {
     an_tensor t = {0};
-    char name[AN_NAME_MAX];
-    an_load_name(ld, name, "%s.%s", prefix, what);
-    if (!ld->status) ld->status = an_weights_get(ld->set, name, ndim, dim, &t, ld->err);
+    if (!ld->status)
+        ld->status = blocks ? an_weights_get_any(ld->set, name, ndim, dim, &t, ld->err)
+                            : an_weights_get(ld->set, name, ndim, dim, &t, ld->err);
     if (!ld->status) progressed(ld, &t);
     return t;
+}
+
+an_tensor an_load_whole(an_loader *ld, const char *name, int ndim, const int64_t *dim)
+{
+    return find_whole(ld, name, true, ndim, dim);
+}
+
+/* `prefix.what`. */
+static an_tensor find(an_loader *ld, const char *prefix, const char *what, bool blocks, int ndim,
+                      const int64_t *dim)
+{
+    char name[AN_NAME_MAX];
+    an_load_name(ld, name, "%s.%s", prefix, what);
+    return find_whole(ld, name, blocks, ndim, dim);
 }
 
 /* Linear layers are [n, k]; the same layer is [n, k, 1, 1] where the original was a convolution. */
@@ -94,7 +114,7 @@ static an_tensor find_matrix(an_loader *ld, const char *prefix, int64_t n, int64
     an_tensor there;
     an_load_name(ld, name, "%s.weight", prefix);
     bool conv = !ld->status && an_weights_find(ld->set, name, &there) && there.ndim == 4;
-    an_tensor t = find(ld, prefix, "weight", conv ? 4 : 2, dim);
+    an_tensor t = find(ld, prefix, "weight", true, conv ? 4 : 2, dim);
     t.ndim = 2;
     return t;
 }
@@ -106,30 +126,51 @@ static an_dtype dtype_of(const an_loader *ld, int flags)
     return flags & AN_KEEP_F32 ? AN_F32 : ld->dtype;
 }
 
+/* w, bias: `count` of them; bias[i] without data: none. */
+static an_weight *pack(an_loader *ld, const char *what, int count, const an_tensor *w,
+                       const an_tensor *bias, int flags)
+{
+    const an_tensor *pw[AN_MAX_PARTS], *pb[AN_MAX_PARTS];
+    an_weight *out = NULL;
+    for (int i = 0; i < count; i++) {
+        pw[i] = &w[i];
+        pb[i] = bias && bias[i].data ? &bias[i] : NULL;
+    }
+    if (ld->status) return NULL;
+    ld->status =
+        an_weight_linear(ld->bag->device, dtype_of(ld, flags), count, pw, pb, &out, ld->err);
+    if (ld->status) an_fail_prefix(ld->err, ld->status, "%s", what);
+    return keep_weight(ld, out);
+}
+
+an_weight *an_load_given(an_loader *ld, const char *what, int count, const an_tensor *w, int flags)
+{
+    return pack(ld, what, count, w, NULL, flags);
+}
+
+an_weight *an_load_parts(an_loader *ld, const char *prefix, const an_part *parts, int64_t k,
+                         int flags)
+{
+    an_tensor w[AN_MAX_PARTS] = {{0}}, b[AN_MAX_PARTS] = {{0}};
+    int count = 0;
+    for (; count < AN_MAX_PARTS && parts[count].name; count++) {
+        const an_part *p = &parts[count];
+        char name[AN_NAME_MAX], bias[AN_NAME_MAX];
+        an_load_name(ld, name, "%s%s%s", prefix, *p->name ? "." : "", p->name);
+        an_load_name(ld, bias, "%s.bias", name);
+        w[count] = find_matrix(ld, name, p->n, k);
+        if (flags & AN_BIAS || (flags & AN_BIAS_MAYBE && an_load_has(ld, bias)))
+            b[count] = find(ld, name, "bias", false, 1, &p->n);
+    }
+    return pack(ld, prefix, count, w, b, flags);
+}
+
 an_weight *an_load_stacked(an_loader *ld, const char *prefix, const char *const *parts, int64_t n,
                            int64_t k, int flags)
 {
-    enum { MAX_PARTS = 4 };
-    an_tensor w[MAX_PARTS], b[MAX_PARTS];
-    const an_tensor *pw[MAX_PARTS], *pb[MAX_PARTS];
-    int count = 0;
-    for (; parts[count] && count < MAX_PARTS; count++) {
-        char name[AN_NAME_MAX];
-        an_load_name(ld, name, "%s%s%s", prefix, *parts[count] ? "." : "", parts[count]);
-        w[count] = find_matrix(ld, name, n, k);
-        pw[count] = &w[count];
-        pb[count] = NULL;
-        if (!(flags & AN_BIAS)) continue;
-        b[count] = find(ld, name, "bias", 1, &n);
-        pb[count] = &b[count];
-    }
-    an_weight *out = NULL;
-    if (!ld->status) {
-        ld->status =
-            an_weight_linear(ld->bag->device, dtype_of(ld, flags), count, pw, pb, &out, ld->err);
-        if (ld->status) an_fail_prefix(ld->err, ld->status, "%s", prefix);
-    }
-    return keep_weight(ld, out);
+    an_part list[AN_MAX_PARTS + 1] = {{0}};
+    for (int i = 0; i < AN_MAX_PARTS && parts[i]; i++) list[i] = (an_part){parts[i], n};
+    return an_load_parts(ld, prefix, list, k, flags);
 }
 
 an_weight *an_load_linear(an_loader *ld, const char *prefix, int64_t n, int64_t k, int flags)
@@ -142,8 +183,8 @@ an_weight *an_load_conv_part(an_loader *ld, const char *prefix, int64_t n, int64
                              int64_t from, int64_t count, int flags)
 {
     const int64_t dim[4] = {n, k, size, size};
-    an_tensor w = find(ld, prefix, "weight", 4, dim), b = {0};
-    if (flags & AN_BIAS) b = find(ld, prefix, "bias", 1, &n);
+    an_tensor w = find(ld, prefix, "weight", false, 4, dim), b = {0};
+    if (flags & AN_BIAS) b = find(ld, prefix, "bias", false, 1, &n);
     if (ld->status) return NULL;
     /* a slice along the outermost dimension is contiguous */
     w.data = (char *)w.data + (size_t)(from * k * size * size) * an_dtype_size(w.dtype);
@@ -174,7 +215,7 @@ an_weight *an_load_made(an_loader *ld, const an_tensor *w, const an_tensor *bias
     return keep_weight(ld, out);
 }
 
-static an_tensor upload(an_loader *ld, an_tensor host, an_dtype dtype)
+an_tensor an_load_upload(an_loader *ld, an_tensor host, an_dtype dtype)
 {
     an_tensor out = {0};
     an_bag *b = ld->bag;
@@ -192,13 +233,24 @@ an_norm an_load_norm(an_loader *ld, const char *prefix, int64_t c, int groups, f
     if (groups && c % groups && !ld->status)
         ld->status = an_fail(ld->err, AN_INVALID, "%s: %d groups do not divide %lld channels",
                              prefix, groups, (long long)c);
-    n.gamma = upload(ld, find(ld, prefix, "weight", 1, &c), AN_F32);
-    n.beta = upload(ld, find(ld, prefix, "bias", 1, &c), AN_F32);
+    n.gamma = an_load_upload(ld, find(ld, prefix, "weight", false, 1, &c), AN_F32);
+    n.beta = an_load_upload(ld, find(ld, prefix, "bias", false, 1, &c), AN_F32);
     return n;
+}
+
+an_tensor an_load_gamma(an_loader *ld, const char *prefix, int64_t c, float plus)
+{
+    an_tensor there = find(ld, prefix, "weight", false, 1, &c), out = {0};
+    float *f = an_load_array(ld, (size_t)c, sizeof *f);
+    if (f) ld->status = an_tensor_to_f32(&there, f, ld->err);
+    for (int64_t i = 0; f && i < c; i++) f[i] += plus;
+    if (f) out = an_load_upload(ld, an_tensor_1d(f, AN_F32, c), AN_F32);
+    free(f);
+    return out;
 }
 
 an_tensor an_load_table(an_loader *ld, const char *prefix, int64_t n, int64_t c)
 {
     const int64_t dim[2] = {n, c};
-    return upload(ld, find(ld, prefix, "weight", 2, dim), ld->dtype);
+    return an_load_upload(ld, find(ld, prefix, "weight", false, 2, dim), ld->dtype);
 }

@@ -29,8 +29,9 @@ typedef struct an_loader {
 
 /* Weight flags. */
 enum {
-    AN_BIAS = 1,    /* it has a bias, and must have it */
-    AN_KEEP_F32 = 2 /* its activations are F32 in a BF16 model too */
+    AN_BIAS = 1,      /* it has a bias, and must have it */
+    AN_KEEP_F32 = 2,  /* its activations are F32 in a BF16 model too */
+    AN_BIAS_MAYBE = 4 /* it has a bias if the file has one */
 };
 
 /* Norm parameters, F32. groups 0: a layer norm. */
@@ -48,6 +49,20 @@ an_weight *an_load_linear(an_loader *ld, const char *prefix, int64_t n, int64_t 
  * stacked along n. At most 4. */
 an_weight *an_load_stacked(an_loader *ld, const char *prefix, const char *const *parts, int64_t n,
                            int64_t k, int flags);
+/* The same of parts with outputs of their own, found as "prefix.name.weight" [n, k]: plain numbers,
+ * or blocks of GGUF's formats, each part of its own. A part without a name ends the list. */
+typedef struct an_part {
+    const char *name;
+    int64_t n;
+} an_part;
+enum { AN_MAX_PARTS = 4 };
+an_weight *an_load_parts(an_loader *ld, const char *prefix, const an_part *parts, int64_t k,
+                         int flags);
+/* One GEMM of matrices that the caller has: `what` is for messages. */
+an_weight *an_load_given(an_loader *ld, const char *what, int count, const an_tensor *w, int flags);
+/* A tensor by its whole name, as it lies in the file: plain numbers or blocks. */
+an_tensor an_load_whole(an_loader *ld, const char *name, int ndim, const int64_t *dim);
+bool an_load_has(const an_loader *ld, const char *name); /* of a whole tensor */
 /* "prefix.weight" [n, k, size, size]. */
 an_weight *an_load_conv(an_loader *ld, const char *prefix, int64_t n, int64_t k, int size,
                         int flags);
@@ -55,6 +70,10 @@ an_weight *an_load_conv(an_loader *ld, const char *prefix, int64_t n, int64_t k,
 an_weight *an_load_conv_part(an_loader *ld, const char *prefix, int64_t n, int64_t k, int size,
                              int64_t from, int64_t count, int flags);
 an_norm an_load_norm(an_loader *ld, const char *prefix, int64_t c, int groups, float eps);
+/* A host tensor on the device, kept in the bag. */
+an_tensor an_load_upload(an_loader *ld, an_tensor host, an_dtype dtype);
+/* "prefix.weight" [c] + plus, F32: Gemma's norms are stored as what they differ from 1 by. */
+an_tensor an_load_gamma(an_loader *ld, const char *prefix, int64_t c, float plus);
 /* "prefix.weight" [n, c] as it is, in the model's dtype. */
 an_tensor an_load_table(an_loader *ld, const char *prefix, int64_t n, int64_t c);
 /* A matrix made on the host: F32 w [n, k], bias [n] or NULL. */

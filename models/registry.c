@@ -1,13 +1,15 @@
 /* registry.c: the families, and what is the same for all of them: probing, loading, the check of
  * every row against its stage's contract, and pricing a tick on a counting lane. */
-#include "family.h"
+#include "lm.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 /* A new family is one line here. */
-static const an_family *const families[] = {&an_family_latent_diffusion};
+static const an_family *const families[] = {&an_family_latent_diffusion, &an_family_llama,
+                                            &an_family_gpt2};
+enum { FAMILIES = sizeof families / sizeof *families };
 
 /* ---------------------------------------------------------------- names */
 
@@ -19,7 +21,8 @@ const char *an_kind_name(an_kind k)
 
 const char *an_stage_name(an_stage s)
 {
-    static const char *const name[AN_STAGE_COUNT] = {"text", "denoise", "decode", "encode", "forward"};
+    static const char *const name[AN_STAGE_COUNT] = {"text", "denoise", "decode", "encode",
+                                                     "forward"};
     return (unsigned)s < AN_STAGE_COUNT ? name[s] : "?";
 }
 
@@ -41,13 +44,21 @@ an_tensor *an_row_out(const an_row *r, const char *name)
 
 static an_status family_of(const an_checkpoint *c, const an_family **out, an_error *err)
 {
-    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+    char served[512] = "";
+    for (size_t i = 0, at = 0; i < FAMILIES; i++) {
         *out = families[i];
         if (families[i]->matches(c)) return AN_OK;
+        if (at < sizeof served)
+            at += (size_t)snprintf(served + at, sizeof served - at, "%s%s", i ? ", " : "",
+                                   families[i]->serves);
     }
-    const char *cls = an_checkpoint_class(c);
-    return an_fail(err, AN_INVALID, "%s: a model of class %s is not supported; served are %s",
-                   an_checkpoint_path(c), *cls ? cls : "(unknown)", families[0]->serves);
+    const char *type = an_lm_type(c), *cls = an_checkpoint_class(c);
+    return an_fail(err, AN_INVALID, "%s: a model of %s %.64s is not supported; served are %s",
+                   an_checkpoint_path(c), type ? "model_type" : "class",
+                   type   ? type
+                   : *cls ? cls
+                          : "(unknown)",
+                   served);
 }
 
 an_status an_model_probe(an_checkpoint *c, an_model_info *out, an_error *err)
@@ -165,6 +176,13 @@ static an_status check_row(const an_model *m, an_stage stage, const an_row *r, i
     return s;
 }
 
+static an_status no_stage(const an_model *m, an_stage stage, an_error *err)
+{
+    return an_fail(err, AN_INVALID,
+                   "a language model (%s) has no stage %s: its tokens go through an_lm_forward",
+                   m->info.family, an_stage_name(stage));
+}
+
 static an_status check_batch(const an_model *m, const an_lane *l, an_stage stage,
                              const an_row *rows, int n, an_error *err)
 {
@@ -173,6 +191,7 @@ static an_status check_batch(const an_model *m, const an_lane *l, an_stage stage
         return an_fail(err, AN_INVALID, "stage %d does not exist", (int)stage);
     if (an_lane_device(l) != m->device)
         return an_fail(err, AN_INVALID, "the lane is of another device than the model");
+    if (!m->family->step) return no_stage(m, stage, err);
     if (n < 1 || n > AN_MAX_ROWS)
         return an_fail(err, AN_INVALID, "a batch of %d rows, expected 1 to %d", n, AN_MAX_ROWS);
     if (!m->family->shape_of(m, stage, &rows[0], &batch))
@@ -246,6 +265,7 @@ an_status an_model_cost(an_model *m, an_stage stage, int rows, int64_t h, int64_
     if ((unsigned)stage >= AN_STAGE_COUNT || rows < 1 || rows > AN_MAX_ROWS)
         return an_fail(err, AN_INVALID, "cost of stage %d with %d rows, expected 1 to %d rows",
                        (int)stage, rows, AN_MAX_ROWS);
+    if (!m->family->step) return no_stage(m, stage, err);
     an_status s = m->family->ports(m, stage, &shape, &p, err);
     return s ? s : count(m, stage, &p, rows, out, err);
 }

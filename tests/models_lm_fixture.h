@@ -1,0 +1,153 @@
+/* models_lm_fixture.h: opens the golden language models and feeds token sequences to them. Blocks
+ * of a sequence are scattered over the pool on purpose. */
+#ifndef ANNEAL_TESTS_MODELS_LM_FIXTURE_H
+#define ANNEAL_TESTS_MODELS_LM_FIXTURE_H
+
+#include "anneal/model.h"
+#include "models/lm.h"
+#include "test.h"
+
+enum { LM_BLOCKS = 97, LM_CONTEXT = 512 }; /* blocks: a prime, so that steps reach them all */
+
+typedef struct lm {
+    an_device *device;
+    an_checkpoint *checkpoint;
+    an_model *model;
+    an_lane *lane;
+    an_kv *kv;
+    an_weights *golden;
+    int vocab;
+    an_error err;
+    char name[128];
+    int next_block; /* handed out so far */
+    void *logits[64];
+    int n_logits;
+} lm;
+
+/* A text on its way through a model. */
+typedef struct sequence {
+    const int32_t *ids;
+    int n, pos; /* pos: how many have been fed */
+    int32_t blocks[LM_CONTEXT / AN_KV_BLOCK];
+} sequence;
+
+static inline bool lm_ok(lm *f, an_status s, const char *what)
+{
+    CHECK_MSG(s == AN_OK, "%s: %s: %s", f->name, what, f->err.message);
+    return s == AN_OK;
+}
+
+static inline bool lm_open_path(lm *f, const char *path, const char *device, an_dtype dtype,
+                                int64_t blocks, size_t arena)
+{
+    an_device_options o = {.device = device, .threads = 2};
+    if (!lm_ok(f, an_device_open(&o, &f->device, &f->err), "device") ||
+        !lm_ok(f, an_checkpoint_open(path, &f->checkpoint, &f->err), "open") ||
+        !lm_ok(f, an_model_load(f->device, f->checkpoint, dtype, NULL, NULL, &f->model, &f->err),
+               "load") ||
+        !lm_ok(f, an_lane_open(f->device, arena, &f->lane, &f->err), "lane") ||
+        !lm_ok(f, an_kv_open(f->model, blocks, &f->kv, &f->err), "kv"))
+        return false;
+    /* what a block held before must not matter */
+    memset(f->kv->memory, 0xff, (size_t)blocks * an_model_kv_block_bytes(f->model));
+    f->vocab = an_model_describe(f->model)->vocab;
+    return true;
+}
+
+static inline bool lm_open(lm *f, const char *name, const char *device, an_dtype dtype)
+{
+    char path[512];
+    memset(f, 0, sizeof *f);
+    snprintf(f->name, sizeof f->name, "%s on %s in %s", name, device, an_dtype_name(dtype));
+    snprintf(path, sizeof path, "%s/llm/%s/model", AN_GOLDEN, name);
+    if (!lm_open_path(f, path, device, dtype, LM_BLOCKS, 16 << 20)) return false;
+    snprintf(path, sizeof path, "%s/llm/%s/expected.safetensors", AN_GOLDEN, name);
+    return lm_ok(f, an_weights_open(path, &f->golden, &f->err), "golden");
+}
+
+static inline void lm_close(lm *f)
+{
+    for (int i = 0; i < f->n_logits; i++) an_device_free(f->device, f->logits[i]);
+    an_kv_close(f->kv);
+    an_lane_close(f->lane);
+    an_model_free(f->model);
+    an_checkpoint_close(f->checkpoint);
+    an_weights_close(f->golden);
+    size_t left = f->device ? an_device_bytes_live(f->device) : 0;
+    CHECK_MSG(left == 0, "%s: %zu bytes of the device are still in use", f->name, left);
+    an_device_close(f->device);
+}
+
+static inline bool lm_golden(lm *f, const char *name, an_tensor *out)
+{
+    bool there = an_weights_find(f->golden, name, out);
+    CHECK_MSG(there, "%s: no %s", f->name, name);
+    return there;
+}
+
+/* Blocks 31 apart, so that neighbours in a text are none in the pool; they are used again in turn,
+ * since tests look at a few sequences at a time. */
+static inline sequence sequence_of(lm *f, const int32_t *ids, int n)
+{
+    sequence s = {.ids = ids, .n = n};
+    for (size_t i = 0; i < sizeof s.blocks / sizeof *s.blocks; i++) {
+        bool used = (int)i * AN_KV_BLOCK < n;
+        s.blocks[i] = used ? (int32_t)(31 * f->next_block++ % LM_BLOCKS) : 0;
+    }
+    return s;
+}
+
+/* The next n tokens, with logits of the last `want` of them. */
+static inline an_lm_row sequence_row(lm *f, sequence *s, int n, int want)
+{
+    an_lm_row r = {
+        .ids = s->ids + s->pos, .n = n, .pos = s->pos, .blocks = s->blocks, .want = want};
+    void *p = NULL;
+    size_t bytes = (size_t)want * (size_t)f->vocab * sizeof(float);
+    if (want && (f->n_logits == 64 || an_device_alloc(f->device, bytes, &p, &f->err))) {
+        printf("  out of memory for logits\n");
+        exit(1);
+    }
+    if (want) f->logits[f->n_logits++] = p;
+    r.logits = p;
+    s->pos += n;
+    return r;
+}
+
+static inline void lm_tick(lm *f, const an_lm_row *rows, int n)
+{
+    an_lane_reset(f->lane);
+    lm_ok(f, an_lm_forward(f->model, f->lane, f->kv, rows, n, &f->err), "forward");
+}
+
+/* A row's logits to the host. */
+static inline void lm_read(lm *f, const an_lm_row *r, float *out)
+{
+    an_download(f->lane, out, r->logits, (size_t)r->want * (size_t)f->vocab * sizeof *out);
+}
+
+/* One tick of one row. out: host [want, vocab] */
+static inline void lm_feed(lm *f, sequence *s, int n, int want, float *out)
+{
+    an_lm_row r = sequence_row(f, s, n, want);
+    lm_tick(f, &r, 1);
+    if (!want) return;
+    lm_read(f, &r, out);
+    an_device_free(f->device, f->logits[--f->n_logits]);
+}
+
+static inline int32_t greatest(const float *logits, int n)
+{
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (logits[i] > logits[best]) best = i;
+    return best;
+}
+
+static inline uint32_t lm_random(uint32_t *seed)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    return *seed >> 8;
+}
+
+#endif
