@@ -11,14 +11,14 @@ typedef struct an_llama_config {
     int64_t vocab, hidden, inner, context; /* inner: width of a dense feed-forward */
     int layers, heads, kv_heads, head_dim;
     float eps;
-    an_act act;                      /* AN_ACT_SWIGLU or AN_ACT_GEGLU_TANH */
-    bool qkv_bias, o_bias, mlp_bias; /* must be there; others are used where the file has them */
-    bool qk_norm;                 /* heads of q and k have norms of their own (Qwen 3, Gemma 3) */
-    bool post_norms;              /* what a sublayer adds is normed as well (Gemma 2, 3) */
-    float norm_plus;              /* norms are stored as w - 1 (Gemma): 1 to be added */
-    bool embed_scaled;            /* embeddings times sqrt(hidden) (Gemma) */
-    bool tied;                    /* the head is the embeddings */
-    float scale;                  /* of attention scores */
+    an_act act;        /* AN_ACT_SWIGLU or AN_ACT_GEGLU_TANH */
+    bool qkv_bias;     /* q, k and v must have one; elsewhere it is used where the file has it */
+    bool qk_norm;      /* heads of q and k have norms of their own (Qwen 3, Gemma 3) */
+    bool post_norms;   /* what a sublayer adds is normed as well (Gemma 2, 3) */
+    float norm_plus;   /* norms are stored as w - 1 (Gemma): 1 to be added */
+    bool embed_scaled; /* embeddings times sqrt(hidden) (Gemma) */
+    bool tied;         /* the head is the embeddings */
+    float scale;       /* of attention scores */
     float score_cap, logit_cap;   /* soft caps, 0 = none (Gemma 2) */
     int64_t window[AN_LM_LAYERS]; /* 0: attends to everything */
     bool local[AN_LM_LAYERS];     /* turns by rope[1] (Gemma 3's sliding layers) */

@@ -120,8 +120,6 @@ static void read_attention(an_config *c, const relative *r, an_llama_config *o)
                                         strcmp(r->type, "gemma2") == 0 ? 30 : 0, 0, 1e6);
     bool bias = an_config_bool(c, "attention_bias", false);
     o->qkv_bias = bias || (r->qkv_bias && an_config_bool(c, "qkv_bias", true));
-    o->o_bias = bias && !r->qkv_bias;
-    o->mlp_bias = an_config_bool(c, "mlp_bias", false);
 }
 
 /* ---------------------------------------------------------------- windows and rotary embeddings */

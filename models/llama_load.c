@@ -35,7 +35,7 @@ static void load_attention(an_loader *ld, const an_llama_config *c, int i, an_ll
         y->norm_k = load_norm(ld, c, NAME("model.layers.%d.self_attn.k_norm", i), c->head_dim);
     }
     y->o = an_load_linear(ld, NAME("model.layers.%d.self_attn.o_proj", i), c->hidden, wide,
-                          c->o_bias ? AN_BIAS : AN_BIAS_MAYBE);
+                          AN_BIAS_MAYBE);
 }
 
 /* ---------------------------------------------------------------- feed-forward */
@@ -47,10 +47,9 @@ static void load_dense(an_loader *ld, const an_llama_config *c, const char *pref
     char name[AN_NAME_MAX];
     const an_part one[] = {{"gate_up_proj", 2 * inner}, {NULL, 0}};
     const an_part two[] = {{"gate_proj", inner}, {"up_proj", inner}, {NULL, 0}};
-    int bias = c->mlp_bias ? AN_BIAS : AN_BIAS_MAYBE;
     bool fused = an_load_has(ld, NAME("%s.gate_up_proj.weight", prefix));
-    *gate_up = an_load_parts(ld, prefix, fused ? one : two, c->hidden, bias);
-    *down = an_load_linear(ld, NAME("%s.down_proj", prefix), c->hidden, inner, bias);
+    *gate_up = an_load_parts(ld, prefix, fused ? one : two, c->hidden, AN_BIAS_MAYBE);
+    *down = an_load_linear(ld, NAME("%s.down_proj", prefix), c->hidden, inner, AN_BIAS_MAYBE);
 }
 
 /* Expert e of a stack [experts, n, k], or rows of it. */

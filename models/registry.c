@@ -176,28 +176,31 @@ static an_status check_row(const an_model *m, an_stage stage, const an_row *r, i
     return s;
 }
 
-static an_status no_stage(const an_model *m, an_stage stage, an_error *err)
+/* Tokens are not rows of tensors: they go through an_lm_forward, and pictures through stages. */
+static an_status check_stage(const an_model *m, an_stage stage, an_error *err)
 {
-    return an_fail(err, AN_INVALID,
-                   "a language model (%s) has no stage %s: its tokens go through an_lm_forward",
-                   m->info.family, an_stage_name(stage));
+    if ((unsigned)stage >= AN_STAGE_COUNT)
+        return an_fail(err, AN_INVALID, "stage %d does not exist", (int)stage);
+    if (m->family->step && stage != AN_STAGE_FORWARD) return AN_OK;
+    return an_fail(err, AN_INVALID, "%s is no stage of a model of family %s%s",
+                   an_stage_name(stage), m->info.family,
+                   m->family->forward ? ": its tokens go through an_lm_forward" : "");
 }
 
 static an_status check_batch(const an_model *m, const an_lane *l, an_stage stage,
                              const an_row *rows, int n, an_error *err)
 {
     an_shape batch = {0};
-    if ((unsigned)stage >= AN_STAGE_COUNT)
-        return an_fail(err, AN_INVALID, "stage %d does not exist", (int)stage);
+    an_status s = check_stage(m, stage, err);
+    if (s) return s;
     if (an_lane_device(l) != m->device)
         return an_fail(err, AN_INVALID, "the lane is of another device than the model");
-    if (!m->family->step) return no_stage(m, stage, err);
     if (n < 1 || n > AN_MAX_ROWS)
         return an_fail(err, AN_INVALID, "a batch of %d rows, expected 1 to %d", n, AN_MAX_ROWS);
     if (!m->family->shape_of(m, stage, &rows[0], &batch))
         return an_fail(err, AN_INVALID, "row 0: the tensors that say its shape are missing");
     for (int r = 0; r < n; r++) {
-        an_status s = check_row(m, stage, &rows[r], r, &batch, err);
+        s = check_row(m, stage, &rows[r], r, &batch, err);
         if (s) return s;
     }
     return AN_OK;
@@ -262,10 +265,11 @@ an_status an_model_cost(an_model *m, an_stage stage, int rows, int64_t h, int64_
     an_shape shape = {h, w, stage == AN_STAGE_DECODE || stage == AN_STAGE_ENCODE ? 1 : tokens};
     an_ports p;
     *out = (an_cost){0, 0};
-    if ((unsigned)stage >= AN_STAGE_COUNT || rows < 1 || rows > AN_MAX_ROWS)
-        return an_fail(err, AN_INVALID, "cost of stage %d with %d rows, expected 1 to %d rows",
-                       (int)stage, rows, AN_MAX_ROWS);
-    if (!m->family->step) return no_stage(m, stage, err);
-    an_status s = m->family->ports(m, stage, &shape, &p, err);
+    an_status s = check_stage(m, stage, err);
+    if (s) return s;
+    if (rows < 1 || rows > AN_MAX_ROWS)
+        return an_fail(err, AN_INVALID, "cost of stage %s with %d rows, expected 1 to %d rows",
+                       an_stage_name(stage), rows, AN_MAX_ROWS);
+    s = m->family->ports(m, stage, &shape, &p, err);
     return s ? s : count(m, stage, &p, rows, out, err);
 }
