@@ -354,6 +354,7 @@ an_status an_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_t
     p->n = n;
     p->k = w[0]->dim[1];
     p->has_bias = has_bias;
+    for (int i = 0; i < n_parts; i++) p->blocks |= an_dtype_is_quant(w[i]->dtype);
     return weight_finish(d, p, d->backend->weight_linear(d, dtype, n_parts, w, bias, p, err), out);
 }
 

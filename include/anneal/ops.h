@@ -86,6 +86,7 @@ typedef struct an_weight {
     int64_t n, k;  /* outputs, inputs (channels) */
     int kh, kw;    /* 1x1 for a matrix */
     bool has_bias;
+    bool blocks;   /* a part is kept in a GGUF block format */
     size_t bytes;  /* what it occupies on the device */
     an_device *device;
     void *impl;    /* the backend's */

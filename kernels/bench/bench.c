@@ -84,6 +84,7 @@ typedef struct bench_case {
     int64_t a, b, c;
     int filter, stride, up;
     an_act act;
+    an_dtype format; /* GEMM: a block format of the weight; else it is like the activations */
 } bench_case;
 
 static const bench_case cases[] = {
@@ -125,6 +126,32 @@ static const bench_case cases[] = {
     {.op = GEMM, .a = 256, .b = 768, .c = 96, .act = AN_ACT_GEGLU},
     {.op = ATTENTION, .a = 256, .b = 256, .c = 4, .filter = 24},
     {.op = GROUP_NORM, .a = 256, .c = 96},
+    /* SmolLM2 135M in Q4_1: a stream, 16 streams, a prompt; then the head */
+    {.op = GEMM, .a = 1, .b = 960, .c = 576, .format = AN_Q4_1},
+    {.op = GEMM, .a = 1, .b = 3072, .c = 576, .act = AN_ACT_SWIGLU, .format = AN_Q4_1},
+    {.op = GEMM, .a = 1, .b = 576, .c = 1536, .format = AN_Q4_1},
+    {.op = GEMM, .a = 16, .b = 3072, .c = 576, .act = AN_ACT_SWIGLU, .format = AN_Q4_1},
+    {.op = GEMM, .a = 512, .b = 960, .c = 576, .format = AN_Q4_1},
+    {.op = GEMM, .a = 512, .b = 3072, .c = 576, .act = AN_ACT_SWIGLU, .format = AN_Q4_1},
+    {.op = GEMM, .a = 512, .b = 576, .c = 1536, .format = AN_Q4_1},
+    {.op = GEMM, .a = 1, .b = 49152, .c = 576, .format = AN_Q8_0},
+    {.op = GEMM, .a = 16, .b = 49152, .c = 576, .format = AN_Q8_0},
+    /* Llama 8B, one layer's matrices: a stream and a prompt in several formats */
+    {.op = GEMM, .a = 1, .b = 28672, .c = 4096, .act = AN_ACT_SWIGLU, .format = AN_Q4_K},
+    {.op = GEMM, .a = 1, .b = 4096, .c = 14336, .format = AN_Q6_K},
+    {.op = GEMM, .a = 16, .b = 28672, .c = 4096, .act = AN_ACT_SWIGLU, .format = AN_Q4_K},
+    {.op = GEMM, .a = 256, .b = 4096, .c = 4096, .format = AN_Q4_0},
+    {.op = GEMM, .a = 256, .b = 4096, .c = 4096, .format = AN_Q4_1},
+    {.op = GEMM, .a = 256, .b = 4096, .c = 4096, .format = AN_Q4_K},
+    {.op = GEMM, .a = 256, .b = 4096, .c = 4096, .format = AN_Q5_K},
+    {.op = GEMM, .a = 256, .b = 4096, .c = 4096, .format = AN_Q6_K},
+    {.op = GEMM, .a = 256, .b = 4096, .c = 4096, .format = AN_Q8_0},
+    {.op = GEMM, .a = 256, .b = 4096, .c = 4096, .format = AN_Q2_K},
+    {.op = GEMM, .a = 256, .b = 4096, .c = 4096, .format = AN_Q3_K},
+    {.op = GEMM, .a = 256, .b = 4096, .c = 4096, .format = AN_IQ4_XS},
+    {.op = GEMM, .a = 256, .b = 4096, .c = 4096},
+    {.op = GEMM, .a = 1, .b = 4096, .c = 4096},
+    {.op = GEMM, .a = 1, .b = 49152, .c = 576},
 };
 
 static void describe(const bench_case *c, char *name, size_t size)
@@ -135,7 +162,8 @@ static void describe(const bench_case *c, char *name, size_t size)
     const long long a = c->a, b = c->b, d = c->c;
     switch (c->op) {
     case GEMM:
-        snprintf(name, size, "gemm %lldx%lldx%lld%s", a, b, d, acts[c->act]);
+        snprintf(name, size, "gemm %lldx%lldx%lld%s%s%s", a, b, d, acts[c->act],
+                 c->format ? " " : "", c->format ? an_dtype_name(c->format) : "");
         break;
     case CONV:
         snprintf(name, size, "conv%dx%d%s%s %lldx%lld %lld->%lld", c->filter, c->filter,
@@ -191,8 +219,31 @@ static an_tensor operand(bench *b, an_dtype dtype, int ndim, const int64_t *dim)
     operand((b), (t), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                   \
             (const int64_t[]){__VA_ARGS__})
 
+/* A matrix in blocks: random bytes, but every 16 bits of them a small number where they are a
+ * scale.
+ */
+static an_status weight_in_blocks(bench *b, const bench_case *c, an_error *err)
+{
+    an_tensor m = an_tensor_2d(NULL, c->format, c->b, c->c);
+    const size_t bytes = an_tensor_bytes(&m);
+    uint16_t *v = malloc(bytes + 2);
+    if (!v) return an_fail(err, AN_NO_MEMORY, "no memory for a weight to measure");
+    uint32_t s = 1;
+    for (size_t i = 0; i < bytes / 2; i++) {
+        s = s * 1664525u + 1013904223u;
+        v[i] = (uint16_t)(s >> 16 & 0xafff);
+    }
+    m.data = v;
+    const an_tensor *pm = &m;
+    an_status status = an_weight_linear(b->d, b->dtype, 1, &pm, NULL, &b->w, err);
+    free(v);
+    b->bytes += (double)bytes;
+    return status;
+}
+
 static an_status weight(bench *b, const bench_case *c, an_error *err)
 {
+    if (c->format) return weight_in_blocks(b, c, err);
     const int64_t taps = c->op == CONV ? c->filter * c->filter : 1;
     const int64_t count = c->b * c->c * taps;
     float *v = malloc((size_t)count * sizeof *v);

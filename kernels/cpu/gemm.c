@@ -1,5 +1,5 @@
 /* gemm.c: GEMM on the CPU: which kernel, the grid of tasks, the op, and the self-test. */
-#include "gemm.h"
+#include "quant.h"
 #ifdef AN_ONEDNN
 #include "onednn.h"
 #endif
@@ -136,8 +136,9 @@ static an_status run_job(an_lane *l, const an_gemm_job *j)
 an_status an_cpu_gemm(an_lane *l, const an_gemm_args *a)
 {
 #ifdef AN_ONEDNN
-    if (a->w->device->onednn) return an_onednn_gemm(l, a);
+    if (a->w->device->onednn && !a->w->blocks) return an_onednn_gemm(l, a);
 #endif
+    if (a->w->blocks) return an_quant_gemm(l, a);
     an_gemm_job j = an_gemm_job_linear(a, a->w->impl);
     return run_job(l, &j);
 }
@@ -163,39 +164,21 @@ static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor
         return an_fail(err, AN_INVALID, "weights as %s: the CPU computes in F32 and BF16",
                        an_dtype_name(dtype));
     an_gemm_weight *packed = NULL;
-    an_status s = an_gemm_pack(kernel, d->pool, n_parts, w, bias, &packed, err);
+    an_status s = out->blocks ? an_quant_pack(kernel, an_quant_kernel_of(d->isa), d->pool, n_parts,
+                                              w, bias, &packed, err)
+                              : an_gemm_pack(kernel, d->pool, n_parts, w, bias, &packed, err);
     if (s) return s;
     out->impl = packed;
     out->bytes = packed->bytes;
     return AN_OK;
 }
 
-/* Parts in blocks as plain F32. */
-static an_status pack_blocks(an_device *d, int n_parts, const an_tensor *const *w,
-                             const an_tensor *const *bias, an_weight *out, an_error *err)
-{
-    an_tensor *t = calloc((size_t)n_parts, sizeof *t);
-    const an_tensor **p = calloc((size_t)n_parts, sizeof *p);
-    an_status s = t && p ? AN_OK : an_fail(err, AN_NO_MEMORY, "no memory for a weight");
-    for (int i = 0; i < n_parts && !s; i++) {
-        s = an_device_upload(d, w[i], AN_F32, &t[i], err);
-        p[i] = &t[i];
-    }
-    if (!s) s = pack(d, AN_F32, n_parts, p, bias, out, err);
-    for (int i = 0; t && i < n_parts; i++) an_device_free(d, t[i].data);
-    free(t);
-    free(p);
-    return s;
-}
-
 an_status an_cpu_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                                const an_tensor *const *bias, an_weight *out, an_error *err)
 {
 #ifdef AN_ONEDNN
-    if (d->onednn) return an_onednn_weight(d, dtype, n_parts, w, bias, out, err);
+    if (d->onednn && !out->blocks) return an_onednn_weight(d, dtype, n_parts, w, bias, out, err);
 #endif
-    for (int i = 0; i < n_parts; i++)
-        if (an_dtype_is_quant(w[i]->dtype)) return pack_blocks(d, n_parts, w, bias, out, err);
     return pack(d, dtype, n_parts, w, bias, out, err);
 }
 
@@ -208,7 +191,7 @@ an_status an_cpu_weight_conv(an_device *d, an_dtype dtype, const an_tensor *w,
 void an_cpu_weight_free(an_weight *w)
 {
 #ifdef AN_ONEDNN
-    if (w->device->onednn) {
+    if (w->device->onednn && !w->blocks) {
         an_onednn_weight_free(w);
         return;
     }

@@ -65,6 +65,7 @@ typedef struct an_gemm_weight {
     int64_t panel; /* elements of one panel */
     void *data;    /* 64-byte aligned */
     float *bias;   /* [n rounded up to nr], zeros without bias */
+    struct an_quant_weight *quant; /* weights in blocks (quant.h): then there are no panels here */
     size_t bytes;
 } an_gemm_weight;
 

@@ -1,5 +1,5 @@
 /* gemm_pack.c: weights from a checkpoint into panels, once at load. */
-#include "gemm.h"
+#include "quant.h"
 
 #include <stdlib.h>
 
@@ -114,6 +114,7 @@ an_status an_gemm_pack(const an_gemm_kernel *kernel, an_pool *pool, int n_parts,
 void an_gemm_weight_free(an_gemm_weight *w)
 {
     if (!w) return;
+    an_quant_weight_free(w->quant);
     free(w->data);
     free(w);
 }
