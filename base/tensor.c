@@ -6,19 +6,19 @@
 static const struct {
     const char *name;
     size_t size; /* of an element, or of a block */
-    int block;
-} dtypes[AN_DTYPE_COUNT] = {[AN_F32] = {"F32", 4},
-                            [AN_BF16] = {"BF16", 2},
-                            [AN_F16] = {"F16", 2},
-                            [AN_F64] = {"F64", 8},
-                            [AN_I8] = {"I8", 1},
-                            [AN_U8] = {"U8", 1},
-                            [AN_I16] = {"I16", 2},
-                            [AN_I32] = {"I32", 4},
-                            [AN_I64] = {"I64", 8},
-                            [AN_BOOL] = {"BOOL", 1},
-                            [AN_F8_E4M3] = {"F8_E4M3", 1},
-                            [AN_F8_E5M2] = {"F8_E5M2", 1},
+    int block; /* elements of a block, 1 for plain dtypes */
+} dtypes[AN_DTYPE_COUNT] = {[AN_F32] = {"F32", 4, 1},
+                            [AN_BF16] = {"BF16", 2, 1},
+                            [AN_F16] = {"F16", 2, 1},
+                            [AN_F64] = {"F64", 8, 1},
+                            [AN_I8] = {"I8", 1, 1},
+                            [AN_U8] = {"U8", 1, 1},
+                            [AN_I16] = {"I16", 2, 1},
+                            [AN_I32] = {"I32", 4, 1},
+                            [AN_I64] = {"I64", 8, 1},
+                            [AN_BOOL] = {"BOOL", 1, 1},
+                            [AN_F8_E4M3] = {"F8_E4M3", 1, 1},
+                            [AN_F8_E5M2] = {"F8_E5M2", 1, 1},
                             [AN_Q4_0] = {"Q4_0", 18, 32},
                             [AN_Q4_1] = {"Q4_1", 20, 32},
                             [AN_Q5_0] = {"Q5_0", 22, 32},
@@ -34,12 +34,12 @@ static const struct {
 
 size_t an_dtype_size(an_dtype d)
 {
-    return (unsigned)d < AN_DTYPE_COUNT && !dtypes[d].block ? dtypes[d].size : 0;
+    return (unsigned)d < AN_DTYPE_COUNT && dtypes[d].block == 1 ? dtypes[d].size : 0;
 }
 
 int an_dtype_block(an_dtype d)
 {
-    return (unsigned)d < AN_DTYPE_COUNT && dtypes[d].block ? dtypes[d].block : 1;
+    return (unsigned)d < AN_DTYPE_COUNT ? dtypes[d].block : 1;
 }
 
 size_t an_dtype_block_bytes(an_dtype d)
