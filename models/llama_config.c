@@ -154,9 +154,9 @@ static bool read_type(an_config *c, const json_t *types, int i)
 
 static void read_windows(an_config *c, const relative *r, an_llama_config *o)
 {
-    /* missing means the default of the type, null means none */
+    /* missing means the default of the type, null and 0 mean none */
     bool missing = json_object_get(c->json, "sliding_window") == NULL;
-    int64_t window = an_config_int(c, "sliding_window", missing ? r->window : 0, 1, 1 << 30);
+    int64_t window = an_config_int(c, "sliding_window", missing ? r->window : 0, 0, 1 << 30);
     if (r->windows == WINDOW_NONE) window = 0;
     if (r->windows == WINDOW_QWEN && !an_config_bool(c, "use_sliding_window", false)) window = 0;
     int64_t from = an_config_int(c, "max_window_layers", 28, 0, 1 << 20);

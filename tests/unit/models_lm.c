@@ -1,13 +1,30 @@
-/* Language models against logits that transformers computed (tests/golden/make/llm.py): to 1e-4 in
- * f32 on the reference and the CPU, and the greedy continuation, token by token. Then what must
- * hold of any: a row's logits are the same bytes however its tokens were cut, whoever shares the
- * tick and wherever its blocks lie; and a tick needs exactly the memory that the counting run said.
+/* Language models against logits that transformers computed (tests/golden/make/llm.py,
+ * llm_more.py): to 1e-4 in f32 on the reference and the CPU, and the greedy continuation, token by
+ * token. Then what must hold of any: a row's logits are the same bytes however its tokens were cut,
+ * whoever shares the tick and wherever its blocks lie; and a tick needs exactly the memory that the
+ * counting run said.
  */
 #include "models_lm_fixture.h"
 
-static const char *const names[] = {"llama", "llama3-rope", "mistral-window", "qwen2",
-                                    "qwen3", "gemma2",      "gemma3",         "phi3",
-                                    "gpt2",  "mixtral",     "qwen3-moe"};
+static const char *const names[] = {
+    /* llm.py */ "llama",
+    "llama3-rope",
+    "mistral-window",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "gpt2",
+    "mixtral",
+    "qwen3-moe",
+    /* llm_more.py */ "gemma",
+    "qwen2-moe",
+    "qwen2-moe-stacked",
+    "yarn",
+    "linear-bias",
+    "longrope",
+    "qwen2-window"};
 enum { NAMES = sizeof names / sizeof *names };
 static const struct {
     const char *device;
