@@ -212,78 +212,105 @@ INLINE scales scales_of(const an_dtype f, __m256 super_d, __m256 super_m, const 
 
 /* ---------------------------------------------------------------- a panel */
 
-/* sum[m] = the integer sums of a block for M rows, with small scales in them. */
-INLINE void block_sums(const an_dtype f, const int M, const scales *s, const uint8_t *body,
-                       const char *x, __m256i *sum)
+/* Written out row by row and group by group: gcc 12 leaves arrays of accumulators in memory. */
+#define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#define GROUPS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+
+INLINE int32_t int_at(const char *p)
 {
-    const int run = run_of(f);
-    const __m256i ones = _mm256_set1_epi16(1);
-    __m256i part[AN_QUANT_ROWS];
-    UNROLL
-    for (int g = 0; g < 8; g++) {
-        const __m256i w = numbers(f, body, g);
-        const __m256i size = is_signed(f) ? _mm256_abs_epi8(w) : w;
-        const __m256i factor = of_16(f) ? s->factor[g / 4] : ones;
-        UNROLL
-        for (int m = 0; m < M; m++) {
-            int32_t four;
-            memcpy(&four, x + 32 * m + 4 * g, 4);
-            __m256i v = _mm256_set1_epi32(four);
-            if (is_signed(f)) v = _mm256_sign_epi8(v, w);
-            v = _mm256_maddubs_epi16(size, v);
-            part[m] = g % run ? _mm256_add_epi16(part[m], v) : v;
-            if (g % run != run - 1) continue;
-            v = _mm256_madd_epi16(part[m], factor);
-            sum[m] = g < run ? v : _mm256_add_epi32(sum[m], v);
-        }
+    int32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+INLINE __m256 splat(const char *p)
+{
+    float v;
+    memcpy(&v, p, 4);
+    return _mm256_set1_ps(v);
+}
+
+/* part + the products of group g: four activations at x with the weights w of 8 outputs. */
+INLINE __m256i products(const an_dtype f, int g, __m256i part, __m256i w, __m256i size,
+                        const char *x)
+{
+    __m256i v = _mm256_set1_epi32(int_at(x));
+    if (is_signed(f)) v = _mm256_sign_epi8(v, w);
+    v = _mm256_maddubs_epi16(size, v);
+    if (g % run_of(f)) v = _mm256_add_epi16(part, v);
+    /* Left to itself, gcc adds all groups' products in a tree, and has no registers for it. */
+    __asm__("" : "+x"(v));
+    return v;
+}
+
+/* acc + a block: its integer sums, and row m's scales in the tile of M rows at x. */
+INLINE __m256 add_block(const an_dtype f, const int M, int m, const scales *s, __m256i sum,
+                        const char *x, __m256 acc)
+{
+    const __m256 scale = splat(x + 32 * M + 4 * m);
+    const __m256i half_sums = _mm256_set1_epi32(int_at(x + 40 * M + 4 * m));
+    if (f == AN_Q6_K || f == AN_Q3_K) {
+        const __m256i off = _mm256_madd_epi16(s->small, half_sums);
+        sum = _mm256_sub_epi32(sum, _mm256_slli_epi32(off, f == AN_Q6_K ? 5 : 2));
     }
+    acc = _mm256_fmadd_ps(_mm256_mul_ps(s->d, scale), _mm256_cvtepi32_ps(sum), acc);
+    if (has_sum(f)) acc = _mm256_fmadd_ps(s->m, splat(x + 36 * M + 4 * m), acc);
+    if (f == AN_Q2_K) {
+        const __m256i min = _mm256_madd_epi16(s->min, half_sums);
+        acc = _mm256_fmadd_ps(_mm256_mul_ps(s->m, scale), _mm256_cvtepi32_ps(min), acc);
+    }
+    return acc;
 }
 
 INLINE void run_panel_of(const an_dtype f, const int M, const uint8_t *p, int64_t blocks,
                          const char *x, float *out)
 {
     const an_quant_layout l = an_quant_layout_of(f);
-    __m256 acc[AN_QUANT_ROWS], super_d = _mm256_setzero_ps(), super_m = _mm256_setzero_ps();
-    UNROLL
-    for (int m = 0; m < M; m++) acc[m] = _mm256_setzero_ps();
+    const int run = run_of(f);
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256 super_d = _mm256_setzero_ps(), super_m = _mm256_setzero_ps();
+#define BEGIN(m) __m256 acc##m = _mm256_setzero_ps();
+    ROWS(BEGIN)
     while (blocks > 0) {
         if (l.super) super_d = halves(p);
         if (l.super > 16) super_m = _mm256_mul_ps(halves(p + 16), _mm256_set1_ps(-1.0f));
         p += l.super;
         const int64_t n = l.super ? 8 : blocks;
         blocks -= n;
-        for (int64_t i = 0; i < n; i++) {
+        for (int64_t i = 0; i < n; i++, p += l.head + l.body, x += AN_QUANT_X * M) {
             const scales s = scales_of(f, super_d, super_m, p);
-            __m256i sum[AN_QUANT_ROWS];
-            block_sums(f, M, &s, p + l.head, x, sum);
-            UNROLL
-            for (int m = 0; m < M; m++) {
-                float dx, sx;
-                int32_t half;
-                memcpy(&dx, x + 32 * M + 4 * m, 4);
-                memcpy(&sx, x + 36 * M + 4 * m, 4);
-                memcpy(&half, x + 40 * M + 4 * m, 4);
-                const __m256i halves_x = _mm256_set1_epi32(half);
-                const __m256 scale = _mm256_set1_ps(dx);
-                if (f == AN_Q6_K || f == AN_Q3_K) {
-                    const __m256i off = _mm256_madd_epi16(s.small, halves_x);
-                    sum[m] = _mm256_sub_epi32(sum[m], _mm256_slli_epi32(off, f == AN_Q6_K ? 5 : 2));
-                }
-                acc[m] =
-                    _mm256_fmadd_ps(_mm256_mul_ps(s.d, scale), _mm256_cvtepi32_ps(sum[m]), acc[m]);
-                if (has_sum(f)) acc[m] = _mm256_fmadd_ps(s.m, _mm256_set1_ps(sx), acc[m]);
-                if (f == AN_Q2_K) {
-                    const __m256i min = _mm256_madd_epi16(s.min, halves_x);
-                    acc[m] =
-                        _mm256_fmadd_ps(_mm256_mul_ps(s.m, scale), _mm256_cvtepi32_ps(min), acc[m]);
-                }
-            }
-            p += l.head + l.body;
-            x += AN_QUANT_X * M;
+#define NO_SUM(m) __m256i part##m = _mm256_setzero_si256(), sum##m = part##m;
+            ROWS(NO_SUM)
+#define STEP(m)                                                                                    \
+    if (m < M) {                                                                                   \
+        part##m = products(f, g, part##m, w, size, x + 32 * m + 4 * g);                            \
+        if (g % run == run - 1) {                                                                  \
+            const __m256i wide = _mm256_madd_epi16(part##m, factor);                               \
+            sum##m = g < run ? wide : _mm256_add_epi32(sum##m, wide);                              \
+        }                                                                                          \
+    }
+#define GROUP(number)                                                                              \
+    {                                                                                              \
+        const int g = number;                                                                      \
+        const __m256i w = numbers(f, p + l.head, g);                                               \
+        const __m256i size = is_signed(f) ? _mm256_abs_epi8(w) : w;                                \
+        const __m256i factor = of_16(f) ? s.factor[g / 4] : ones;                                  \
+        ROWS(STEP)                                                                                 \
+    }
+            GROUPS(GROUP)
+#define END(m)                                                                                     \
+    if (m < M) acc##m = add_block(f, M, m, &s, sum##m, x, acc##m);
+            ROWS(END)
         }
     }
-    UNROLL
-    for (int m = 0; m < M; m++) _mm256_storeu_ps(out + 8 * m, acc[m]);
+#define STORE(m)                                                                                   \
+    if (m < M) _mm256_storeu_ps(out + 8 * m, acc##m);
+    ROWS(STORE)
+#undef BEGIN
+#undef NO_SUM
+#undef STEP
+#undef GROUP
+#undef END
+#undef STORE
 }
 
 #define PANEL_OF(f)                                                                                \
