@@ -4,6 +4,7 @@
 #include "state.h"
 
 #include <stddef.h>
+#include <stdio.h>
 
 static an_job *job_of(an_claim *c)
 {
@@ -63,7 +64,10 @@ static bool doomed(const an_engine *e, const an_job *j, double now, an_job_state
 {
     if (j->cancel || e->cancel_all) {
         *state = AN_JOB_CANCELED;
-        an_fail(why, AN_CANCELED, j->cancel ? "cancelled" : "cancelled: the server is stopping");
+        if (j->cancel)
+            an_fail(why, AN_CANCELED, "cancelled");
+        else
+            an_fail(why, AN_BUSY, "cancelled: the server is stopping");
         return true;
     }
     if (j->deadline == 0 || now < j->deadline) return false;
@@ -161,7 +165,7 @@ static bool start(an_engine *e, an_task *t)
     an_job *j = t->job;
     an_error err = {0};
     an_status st = make_ready(e, t, &err);
-    if (st == AN_NO_MEMORY && e->run_count == 0) {
+    if ((st == AN_NO_MEMORY || st == AN_TOO_LARGE) && e->run_count == 0) {
         an_encodings_drop(e, NULL);
         an_blocks_free(e);
         st = make_ready(e, t, &err);
@@ -178,6 +182,7 @@ static bool start(an_engine *e, an_task *t)
     pthread_mutex_unlock(&e->lock);
     if (!st) return true;
     if ((st == AN_NO_MEMORY || st == AN_TOO_LARGE) && e->run_count > 0) return false;
+    if (st == AN_TOO_LARGE && !*err.param) snprintf(err.param, sizeof err.param, "width");
     an_job_end(e, j, AN_JOB_FAILED, &err);
     return true;
 }

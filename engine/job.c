@@ -245,6 +245,8 @@ void an_job_finish(an_engine *e, an_job *j, an_job_state state, const an_error *
     if (why) j->error = *why;
     end_claim(e, j);
     drop_input(j);
+    e->input_bytes -= j->input_bytes;
+    j->input_bytes = 0;
     an_event_type last = AN_EVENT_DONE;
     if (state == AN_JOB_DONE) {
         e->jobs_done++;
@@ -341,6 +343,8 @@ void an_job_get(an_job *j, an_job_info *out)
     memcpy(out->client, j->client, sizeof out->client);
     memcpy(out->model, j->model, sizeof out->model);
     out->truncated = j->truncated;
+    out->negative_truncated = j->negative_truncated;
+    out->negative_tokens = j->negative_tokens;
     out->prompt_tokens = j->prompt_tokens;
     pthread_mutex_lock(&e->lock);
     out->state = j->state;

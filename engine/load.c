@@ -4,6 +4,7 @@
 #include "state.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 static double mib(size_t bytes)
 {
@@ -62,6 +63,17 @@ static bool unload_one(an_engine *e, const an_slot *keep)
 
 void an_slots_unload(an_engine *e)
 {
+    /* A request that came just before the end may still be pricing with a model. */
+    for (int i = 0; i < e->slots; i++) {
+        pthread_mutex_lock(&e->lock);
+        while (e->slot[i].pins > 0) {
+            pthread_mutex_unlock(&e->lock);
+            usleep(1000);
+            pthread_mutex_lock(&e->lock);
+        }
+        e->slot[i].entry.loaded = false; /* from here on nobody else begins */
+        pthread_mutex_unlock(&e->lock);
+    }
     for (int i = 0; i < e->slots; i++)
         if (e->slot[i].model) unload(e, &e->slot[i]);
 }

@@ -195,6 +195,8 @@ static an_status make_text(an_engine *e, an_job *j, const an_image_request *r, a
             s = tokenize(e, j, r, r->negative_prompt ? r->negative_prompt : "", "negative_prompt",
                          &j->uncond, err);
             if (s) return s;
+            j->negative_truncated = j->uncond.prompt[0].truncated;
+            j->negative_tokens = j->uncond.prompt[0].n_tokens;
         }
     }
     return same_chunks(e, j, err);
@@ -292,6 +294,7 @@ static an_status fill(an_engine *e, an_job *j, an_slot *slot, const an_image_req
     j->width = r->width ? r->width : info->width;
     j->height = r->height ? r->height : info->height;
     j->steps = r->steps ? r->steps : info->steps > 0 ? info->steps : 20;
+    if (!r->steps && j->steps > e->o.max_steps) j->steps = e->o.max_steps; /* the model's wish */
     j->guidance = isnan(r->guidance_scale) ? (double)info->guidance_scale : r->guidance_scale;
     j->rescale = r->guidance_rescale;
     an_status s = check_fields(e, info, j, r, err);
@@ -318,7 +321,16 @@ static an_status enqueue(an_engine *e, an_job *j, an_status s, an_job **out, an_
 {
     if (!s) {
         pthread_mutex_lock(&e->lock);
-        s = an_job_enqueue(e, j, err);
+        size_t bytes = (j->image ? (size_t)j->width * (size_t)j->height * 3 : 0) +
+                       (j->latent ? (size_t)(j->h * j->w * j->channels) * sizeof(float) : 0);
+        if (e->input_bytes && bytes && e->input_bytes + bytes > e->o.max_result_bytes)
+            s = an_fail(err, AN_NO_MEMORY,
+                        "the uploads of waiting jobs take %.1f MiB, this one %.1f MiB more; the "
+                        "limit is %.1f MiB (--max-result-bytes)",
+                        (double)e->input_bytes / 1048576, (double)bytes / 1048576,
+                        (double)e->o.max_result_bytes / 1048576);
+        if (!s) s = an_job_enqueue(e, j, err);
+        if (!s) e->input_bytes += j->input_bytes = bytes;
         pthread_mutex_unlock(&e->lock);
     }
     if (s)
@@ -360,13 +372,13 @@ static an_status fill_encode(an_engine *e, an_job *j, const an_latents_request *
 static an_status fill_decode(an_engine *e, an_job *j, const an_latents_request *r, an_error *err)
 {
     const an_model_info *info = &j->slot->entry.info;
-    if (!r->latent) return an_fail_param(err, AN_INVALID, "latent", "latent is missing");
+    if (!r->latent) return an_fail_param(err, AN_INVALID, "latents", "latent is missing");
     if (r->latent_channels != info->latent_channels)
-        return an_fail_param(err, AN_INVALID, "latent", "latent has %d channels, '%s' has %d",
+        return an_fail_param(err, AN_INVALID, "latents", "latent has %d channels, '%s' has %d",
                              r->latent_channels, j->model, info->latent_channels);
     int most_h = e->o.max_height / info->factor, most_w = e->o.max_width / info->factor;
     if (r->latent_h < 1 || r->latent_w < 1 || r->latent_h > most_h || r->latent_w > most_w)
-        return an_fail_param(err, AN_INVALID, "latent",
+        return an_fail_param(err, AN_INVALID, "latents",
                              "latent is %dx%d, height and width must be 1 to %d and 1 to %d",
                              r->latent_h, r->latent_w, most_h, most_w);
     j->h = r->latent_h;
@@ -380,7 +392,7 @@ static an_status fill_decode(an_engine *e, an_job *j, const an_latents_request *
         for (int64_t p = 0; p < pixels; p++) {
             float v = r->latent[c * pixels + p];
             if (!isfinite(v))
-                return an_fail_param(err, AN_INVALID, "latent", "latent holds %g at channel %lld",
+                return an_fail_param(err, AN_INVALID, "latents", "latent holds %g at channel %lld",
                                      (double)v, (long long)c);
             j->latent[p * j->channels + c] = v;
         }

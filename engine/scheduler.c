@@ -5,6 +5,8 @@
  * places left in the batch go to the next deserving of the same group. */
 #include "state.h"
 
+#include <stdlib.h>
+
 /* ---------------------------------------------------------------- choosing */
 
 /* What rows must share. For TEXT, tokens counts chunks of the first prompt not yet encoded. */
@@ -199,6 +201,7 @@ static void report_steps(an_engine *e)
         an_job *j = task->job;
         uint8_t *rgb = t->preview[i];
         if (t->status[i]) {
+            free(rgb);
             rgb = NULL;
         } else {
             j->step++;

@@ -189,8 +189,9 @@ struct an_job {
     int channels;
     double guidance, rescale, deadline; /* deadline: monotonic, 0 = none */
     an_rng_kind rng;
-    bool truncated;
-    size_t prompt_tokens;
+    bool truncated, negative_truncated;
+    size_t prompt_tokens, negative_tokens;
+    size_t input_bytes; /* of image or latent, counted in e->input_bytes until the job ends */
     /* input, dropped when the job ends; device thread after submit */
     an_solver *solver;
     an_text_input cond, uncond;
@@ -300,6 +301,7 @@ struct an_engine {
     an_job *finished, **finished_tail;
     int finished_count, queued, running;
     size_t result_bytes;
+    size_t input_bytes; /* uploads of jobs that have not ended */
     an_job *touched; /* device thread, under the lock */
     uint64_t jobs_done, jobs_failed, jobs_canceled, jobs_refused, images_done;
     uint64_t ticks[AN_STAGE_COUNT], tick_rows[AN_STAGE_COUNT];

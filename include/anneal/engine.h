@@ -28,7 +28,8 @@ typedef struct an_engine_options {
     int max_prompt_bytes;    /* default 16384 */
     int max_chunks;          /* A1111 prompts, default 8 */
     int max_jobs_kept;       /* finished jobs kept, default 1024 */
-    size_t max_result_bytes; /* pixels of finished jobs kept, default 512 MiB */
+    size_t max_result_bytes; /* pixels of finished jobs kept, default 512 MiB; and, on its own,
+                                uploads of waiting ones */
     double job_ttl_s;        /* default 600 */
     size_t memory_bytes;     /* budget for weights and activations; 0 = 80 % of the machine's */
     int text_cache;          /* encodings kept, default 256 */
@@ -198,8 +199,8 @@ typedef struct an_job_info {
     double created, started, finished; /* unix time, 0 = not yet */
     int images, images_done;
     an_error error;        /* state failed or cancelled */
-    bool truncated;        /* the prompt was cut to the model's length */
-    size_t prompt_tokens;
+    bool truncated, negative_truncated; /* the prompt was cut to the model's length */
+    size_t prompt_tokens, negative_tokens;
 } an_job_info;
 void an_job_get(an_job *j, an_job_info *out);
 /* Nobody will look it up by id again: the store drops it when it ends (or now, if it has), instead

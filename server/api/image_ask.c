@@ -129,18 +129,26 @@ an_job *image_ask_submit(an_req *r, image_ask *ask)
 {
     an_job *job = NULL;
     an_error err = {0};
-    an_job_info info;
     if (an_engine_submit(an_server_engine(r->server), &ask->request, &job, &err) != AN_OK) {
+        /* the engine knows edges; the client may have sent them as one size */
+        bool edge = strcmp(err.param, "width") == 0 || strcmp(err.param, "height") == 0;
+        if (edge && json_object_get(ask->root, "size") && !json_object_get(ask->root, err.param))
+            snprintf(err.param, sizeof err.param, "size");
         reply_error(r, &err);
         return NULL;
     }
+    return job;
+}
+
+void image_warnings(an_job *job, json_t *list)
+{
+    static const char cut[] = "the %s has %zu tokens; the model takes fewer, so its end was cut";
+    an_job_info info;
     an_job_get(job, &info);
     if (info.truncated)
-        json_array_append_new(
-            ask->warnings,
-            json_sprintf("the prompt has %zu tokens; the model takes fewer, so its end was cut",
-                         info.prompt_tokens));
-    return job;
+        json_array_append_new(list, json_sprintf(cut, "prompt", info.prompt_tokens));
+    if (info.negative_truncated)
+        json_array_append_new(list, json_sprintf(cut, "negative prompt", info.negative_tokens));
 }
 
 /* ---------------------------------------------------------------- output */
@@ -230,7 +238,10 @@ json_t *image_answer(an_req *r, an_job *job, const image_output *o, json_t *warn
                              "data", data, "output_format", an_image_format_name(o->format), "size",
                              json_sprintf("%dx%d", p.width, p.height), "model", p.model, "usage",
                              image_usage(info.prompt_tokens));
-    if (json_array_size(warnings)) json_object_set(body, "warnings", warnings);
+    json_t *all = warnings ? json_copy(warnings) : json_array();
+    image_warnings(job, all);
+    if (json_array_size(all)) json_object_set(body, "warnings", all);
+    json_decref(all);
     if (!body) an_fail(err, AN_NO_MEMORY, "out of memory");
     return body;
 }

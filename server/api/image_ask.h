@@ -28,8 +28,10 @@ an_status image_ask_parse(json_t *root, const an_engine_options *limits, bool jo
 /* The same of r's body into an ask that is all zeros; false after replying with the error. */
 bool image_ask_read(an_req *r, image_ask *ask, bool job);
 void image_ask_clear(image_ask *ask);
-/* Submits; NULL after replying with the error. A cut prompt adds a warning. */
+/* Submits; NULL after replying with the error. */
 an_job *image_ask_submit(an_req *r, image_ask *ask);
+/* Adds what the job has to say about its own prompts: that they were cut. */
+void image_warnings(an_job *job, json_t *list);
 
 void image_output_tag(const image_output *o, char *buf, size_t size);
 image_output image_output_of(an_job *job); /* from the job's tag */

@@ -73,7 +73,10 @@ static void on_image(an_req *r, an_job *job, const an_event *ev, const pending *
     json_t *data = event_base(job, name, &x->output, ev->index);
     json_object_update(data, item);
     json_decref(item);
-    if (json_array_size(x->warnings)) json_object_set(data, "warnings", x->warnings);
+    json_t *warnings = json_copy(x->warnings);
+    image_warnings(job, warnings);
+    if (json_array_size(warnings)) json_object_set(data, "warnings", warnings);
+    json_decref(warnings);
     json_object_set_new(data, "usage", image_usage(info.prompt_tokens));
     sse_message(out, name, data);
 }

@@ -54,6 +54,7 @@ static void create(an_req *r)
     an_job *job;
     if (image_ask_read(r, &ask, true) && (job = image_ask_submit(r, &ask)) != NULL) {
         json_t *j = job_json(job);
+        image_warnings(job, ask.warnings);
         if (json_array_size(ask.warnings)) json_object_set(j, "warnings", ask.warnings);
         const char *id = json_string_value(json_object_get(j, "id"));
         char location[128];

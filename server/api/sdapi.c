@@ -73,9 +73,30 @@ static void txt2img_finish(an_req *r, an_job *job)
         json_array_append_new(images, base64_string(&file));
         an_buf_free(&file);
     }
-    reply_json(r, 200,
-               json_pack("{s:o,s:O,s:o}", "images", images, "parameters", t->parameters, "info",
-                         info_string(job)));
+    json_t *body = json_pack("{s:o,s:O,s:o}", "images", images, "parameters", t->parameters, "info",
+                             info_string(job));
+    json_t *warnings = json_array(); /* beyond A1111's words, only where there is one */
+    image_warnings(job, warnings);
+    if (json_array_size(warnings)) json_object_set(body, "warnings", warnings);
+    json_decref(warnings);
+    reply_json(r, 200, body);
+}
+
+/* The engine's names of fields are not A1111's. */
+static void rename_param(an_error *err, const json_t *root)
+{
+    static const char *const names[][2] = {{"schedule", "scheduler"},
+                                           {"sampler", "sampler_name"},
+                                           {"model", "override_settings.sd_model_checkpoint"},
+                                           {"guidance_scale", "cfg_scale"},
+                                           {"n", "batch_size"}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(err->param, names[i][0]) == 0) {
+            snprintf(err->param, sizeof err->param, "%s", names[i][1]);
+            break;
+        }
+    if (strcmp(err->param, "sampler_name") == 0 && !json_object_get(root, "sampler_name"))
+        snprintf(err->param, sizeof err->param, "sampler_index");
 }
 
 /* A1111's words for the same things. "Automatic" as scheduler = the sampler's own. */
@@ -141,8 +162,8 @@ static void txt2img_handler(an_req *r)
     q.preview_every_step = true; /* /progress shows the latest */
     if (!fields_ok(&f))
         err = f.err;
-    else
-        an_engine_submit(an_server_engine(r->server), &q, &job, &err);
+    else if (an_engine_submit(an_server_engine(r->server), &q, &job, &err) != AN_OK)
+        rename_param(&err, root);
     if (job)
         reply_when_done(r, job, txt2img_finish);
     else

@@ -1,6 +1,7 @@
 /* cli.c: what the sub-commands share. */
 #include "cli.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -108,6 +109,20 @@ bool cli_number(const char *name, const char *text, double min, double max, doub
         return true;
     }
     fprintf(stderr, "anneal: %s: '%s' is not a number from %g to %g\n", name, text, min, max);
+    return false;
+}
+
+bool cli_seed(const char *name, const char *text, int64_t *out)
+{
+    char *end;
+    if (!text) return true;
+    errno = 0;
+    long long v = strtoll(text, &end, 10);
+    if (end != text && !*end && errno == 0 && v >= -1) {
+        *out = v;
+        return true;
+    }
+    fprintf(stderr, "anneal: %s: '%s' is not an integer from -1 (random) to 2^63-1\n", name, text);
     return false;
 }
 

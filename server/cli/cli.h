@@ -28,6 +28,8 @@ typedef struct cli_flag {
  */
 bool cli_parse(int argc, char **argv, const cli_flag *flags, const char *usage, an_options *o,
                const char **positional, int *exit_code);
+/* -1 = random. A double would lose seeds above 2^53. */
+bool cli_seed(const char *name, const char *text, int64_t *out);
 bool cli_int(const char *name, const char *text, int min, int max, int *out);
 bool cli_number(const char *name, const char *text, double min, double max, double *out);
 int cli_fail(const an_error *err); /* prints "anneal: message", returns 1 */

@@ -3,6 +3,7 @@
 #include "api/image_ask.h"
 #include "cli.h"
 
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -73,6 +74,26 @@ static void file_name(const char *out, int index, int n, char *buf, size_t size)
         snprintf(buf, size, "%s", out);
     else
         snprintf(buf, size, "%.*s-%d%s", (int)(dot - out), out, index + 1, dot);
+}
+
+/* Whether OUT can be written, said before any work is done. */
+static bool output_ok(const char *out, int n)
+{
+    const char *dot = strrchr(out, '.'), *slash = strrchr(out, '/');
+    an_image_format format;
+    if (strcmp(out, "-") == 0) {
+        if (n > 1) fprintf(stderr, "anneal: --output -: standard output takes one picture\n");
+        return n <= 1;
+    }
+    if (!dot || (slash && dot < slash) || !an_image_format_parse(dot + 1, &format)) {
+        fprintf(stderr, "anneal: --output: '%s' must end in .png, .jpg or .webp\n", out);
+        return false;
+    }
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - out) + 1 : 1, slash ? out : ".");
+    if (access(folder, W_OK | X_OK) == 0) return true;
+    fprintf(stderr, "anneal: --output: %s: %s\n", folder, strerror(errno));
+    return false;
 }
 
 static int write_pictures(an_job *job, const char *out, bool quiet)
@@ -151,18 +172,18 @@ int cmd_generate(int argc, char **argv)
     if (!cli_parse(argc, argv, flags, "usage: anneal generate -p PROMPT [-o FILE] [options]", &o,
                    q.prompt ? NULL : &q.prompt, &rc))
         return rc;
-    double seed_value = -1;
     bool ok = cli_int("-n", n, 1, o.engine.max_n, &q.n) &&
               cli_int("--steps", steps, 1, o.engine.max_steps, &q.steps) &&
               cli_number("--guidance-scale", guidance, 0, 100, &q.guidance_scale) &&
               cli_number("--guidance-rescale", rescale, 0, 1, &q.guidance_rescale) &&
               cli_int("--clip-skip", clip_skip, 1, 64, &q.clip_skip) &&
-              cli_number("--seed", seed, -1, 9007199254740992.0, &seed_value);
+              cli_seed("--seed", seed, &q.seed);
     int end = 0;
     if (ok && size && (sscanf(size, "%5dx%5d%n", &q.width, &q.height, &end) != 2 || size[end])) {
         fprintf(stderr, "anneal: --size: '%s' is not WIDTHxHEIGHT\n", size);
         ok = false;
     }
+    ok = ok && output_ok(out, q.n);
     if (ok && rng && strcmp(rng, "cpu") != 0 && strcmp(rng, "gpu") != 0) {
         fprintf(stderr, "anneal: --rng: '%s' is not gpu or cpu\n", rng);
         ok = false;
@@ -175,7 +196,6 @@ int cmd_generate(int argc, char **argv)
         an_options_free(&o);
         return 2;
     }
-    q.seed = (int64_t)seed_value;
     q.rng = rng && strcmp(rng, "cpu") == 0 ? AN_RNG_CPU : AN_RNG_GPU;
     q.client = "cli";
     an_log_set_level(AN_LOG_WARN);

@@ -19,7 +19,7 @@ class Server:
     def __init__(self, *args, env=None, wait=True):
         self.log = tempfile.NamedTemporaryFile('w+', suffix='.log', delete=False)
         self.process = subprocess.Popen([ANNEAL, 'serve', '--port', '0', *args], stderr=self.log,
-                                        env={**os.environ, **(env or {})})
+                                        env={**os.environ, 'HOME': '/nonexistent', 'XDG_CACHE_HOME': '', **(env or {})})
         atexit.register(self.kill)
         self.port = self.wait_for_port()
         if wait:

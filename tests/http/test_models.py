@@ -1,6 +1,6 @@
 """Models as people have them: a single-file checkpoint draws the very picture of its diffusers folder;
 a broken file harms nobody; the least used model makes room for the next."""
-import base64, json, os, shutil, struct, sys, tempfile, unittest
+import base64, json, os, shutil, struct, sys, tempfile, threading, time, unittest
 sys.path.insert(0, os.path.dirname(__file__))
 from harness import *
 
@@ -102,6 +102,45 @@ class Models(unittest.TestCase):
                 png = s.images(**dict(ask, model=model))[0]
                 self.assertEqual(first.setdefault(model, png), png)
         self.assertEqual(s.output().count(': unloaded'), 3, s.output())
+        self.assertEqual(s.stop(), 0)
+
+    def test_caches_make_way(self):
+        """A size that fits an idle server fits one whose caches are full, too."""
+        s = Server('--models', os.path.join(ROOT, 'weights', 'demo'), '--dtype', 'f32', '--memory', '90M')
+        big = dict(prompt='owl', steps=1, seed=1, size='224x224')
+        first = s.images(**big)
+        for i in range(300):
+            s.post('/v1/jobs', dict(prompt=f'owl number {i}', kind='image', steps=1, size='16x16'))
+            if i % 100 == 99:
+                s.images(prompt='owl', steps=1, size='64x64', n=8)
+        self.assertEqual(s.images(**big), first)
+        status, body = s.post('/v1/images/generations', dict(big, size='1024x1024'))
+        self.assertEqual((status, body['error']['param']), (400, 'size'), body)
+        self.assertEqual(s.stop(), 0)
+
+    def test_waiting_uploads_are_bounded(self):
+        s = Server('--models', os.path.join(ROOT, 'weights', 'demo'), '--max-result-bytes', '2M')
+        png = base64.b64encode(s.images(prompt='owl', steps=1, size='512x512')[0]).decode()
+        s.post('/v1/jobs', dict(prompt='owl', kind='image', steps=150, n=8, size='256x256', priority=10))
+        seen, lock = [], threading.Lock()
+
+        def encode():
+            answer = s.post('/v1/latents', dict(image=png))[0]
+            with lock:
+                seen.append(answer)
+        threads = [threading.Thread(target=encode) for _ in range(6)]  # 768 KiB of pixels each
+        for t in threads:
+            t.start()
+        until = time.time() + patience(20)
+        while len(seen) < 3 and time.time() < until:
+            time.sleep(.02)
+        for j in s.get('/v1/jobs')[1]['data']:
+            s.delete('/v1/jobs/' + j['id'])
+        for t in threads:
+            t.join()
+        self.assertIn(503, seen)
+        self.assertIn(200, seen)
+        self.assertEqual(s.post('/v1/latents', dict(image=png))[0], 200)  # nothing stays counted
         self.assertEqual(s.stop(), 0)
 
 

@@ -553,7 +553,7 @@ TEST(latents_there_and_back)
     CHECK_STR(err.param, "width");
     back.latent_channels = 3;
     CHECK(an_engine_submit_latents(e, &back, &j, &err) == AN_INVALID);
-    CHECK_STR(err.param, "latent");
+    CHECK_STR(err.param, "latents");
     float nan[12 * 4];
     for (int i = 0; i < 48; i++) nan[i] = (float)NAN;
     back.latent_channels = 4;
