@@ -37,7 +37,7 @@ static const char *const ends[] = {
 
 static const char *const fim[3][8] = {
     {"<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>",
-     "<\xef\xbd\x9c\x66im\xe2\x96\x81\x62egin\xef\xbd\x9c>", "<PRE>", "\xe2\x96\x81<PRE>",
+     "<\xef\xbd\x9c\x66im\xe2\x96\x81\142egin\xef\xbd\x9c>", "<PRE>", "\xe2\x96\x81<PRE>",
      "<|code_prefix|>", "<|prefix|>"},
     {"<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>",
      "<\xef\xbd\x9c\x66im\xe2\x96\x81hole\xef\xbd\x9c>", "<SUF>", "\xe2\x96\x81<SUF>",
