@@ -6,6 +6,7 @@
  *   - (a:1.3) with no open bracket is text, and so is a colon without a number;
  *   - BREAK inside brackets is weighed as if it were text, and is then no break but the word. */
 #include "prompt_parse.h"
+#include "python_text.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -29,13 +30,6 @@ typedef struct parser {
 static const double ROUND = 1.1, SQUARE = 1 / 1.1;
 
 /* ---------------------------------------------------------------- characters, as Python's re */
-
-static bool is_python_space(ucs4_t c)
-{
-    return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 ||
-           c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202f || c == 0x205f || c == 0x3000;
-}
 
 static bool is_python_word(ucs4_t c)
 {
