@@ -10,6 +10,7 @@
 
 #define MAX_SIZE    ((json_int_t)1 << 30) /* of any size in a config */
 #define MAX_FACTORS 4096                  /* rotary frequencies */
+#define MAX_LAYERS  4096
 
 static const an_gguf_arch archs[] = {
     {"llama", "llama", "LlamaForCausalLM", "silu", AN_GGUF_LLAMA},
@@ -195,8 +196,9 @@ static json_t *yarn(gg_config *c, double factor, int64_t original)
     json_t *o = json_pack("{s:s, s:f, s:I}", "rope_type", "yarn", "factor", factor,
                           "original_max_position_embeddings", (json_int_t)original);
     double more = real_or(c, ".rope.scaling.attn_factor", 1);
-    if (more != 1)
-        json_object_set_new(o, "attention_factor", json_real(more * (1 + 0.1 * log(factor))));
+    double whole = real_or(c, ".rope.scaling.yarn_attn_factor", 1 + 0.1 * log(factor));
+    if (more != 1 || value(c, ".rope.scaling.yarn_attn_factor"))
+        json_object_set_new(o, "attention_factor", json_real(more * whole));
     if (value(c, ".rope.scaling.yarn_beta_fast"))
         json_object_set_new(o, "beta_fast",
                             json_real(real_or(c, ".rope.scaling.yarn_beta_fast", 32)));
@@ -236,13 +238,24 @@ static void put_rope(gg_config *c)
 
 /* ---------------------------------------------------------------- families */
 
-/* Which layers see only a window: Gemma 2 every other one, Gemma 3 five of six. */
+/* Which layers see only a window: Gemma 2 every other one, Gemma 3 five of six; newer files say it,
+ * as a number or layer by layer. */
 static void put_layer_types(gg_config *c, int64_t pattern)
 {
+    const char *key = ".attention.sliding_window_pattern";
+    const json_t *each = value(c, key);
+    if (!json_is_array(each)) {
+        each = NULL;
+        pattern = size_or(c, key, pattern);
+    } else if (json_array_size(each) != (size_t)c->layers) {
+        fail(c, "%s%s: %zu values for %lld layers", c->arch->name, key, json_array_size(each),
+             (long long)c->layers);
+    }
     json_t *list = json_array();
-    for (int64_t i = 0; i < c->layers && i < 1024; i++)
-        json_array_append_new(
-            list, json_string((i + 1) % pattern ? "sliding_attention" : "full_attention"));
+    for (int64_t i = 0; i < c->layers && i < MAX_LAYERS && pattern > 0; i++) {
+        bool slides = each ? json_is_true(json_array_get(each, (size_t)i)) : (i + 1) % pattern != 0;
+        json_array_append_new(list, json_string(slides ? "sliding_attention" : "full_attention"));
+    }
     put(c, "layer_types", list);
 }
 
@@ -263,8 +276,10 @@ static void put_gemma(gg_config *c)
     put_int(c, "query_pre_attn_scalar", by_width ? c->hidden / c->heads : c->head_dim);
     put_softcap(c, ".attn_logit_softcapping", "attn_logit_softcapping", two ? 50 : 0);
     put_softcap(c, ".final_logit_softcapping", "final_logit_softcapping", two ? 30 : 0);
-    put_int(c, "sliding_window", size_or(c, ".attention.sliding_window", two ? 4096 : 1024));
-    put_layer_types(c, two ? 2 : 6);
+    /* without the key, Gemma 2 has its usual window and Gemma 3 none */
+    int64_t window = size_or(c, ".attention.sliding_window", two ? 4096 : 0);
+    put(c, "sliding_window", window ? json_integer(window) : json_null());
+    put_layer_types(c, window == 0 ? 1 : two ? 2 : 6);
     if (three) put_real(c, "rope_local_base_freq", real_or(c, ".rope.freq_base_swa", 10000));
 }
 
@@ -340,6 +355,8 @@ static void measure(gg_config *c)
              (long long)c->head_dim, (long long)c->rope_dim, (long long)c->kv_heads);
     if (size_or(c, ".attention.value_length", c->head_dim) != c->head_dim)
         fail(c, "keys and values of different widths, which is not supported");
+    if (json_is_false(value(c, ".attention.causal")))
+        fail(c, "tokens that see those after them (attention.causal is false): not supported");
 }
 
 /* The architecture "llama" is also that of Mistral and Mixtral. */

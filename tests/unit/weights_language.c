@@ -145,6 +145,13 @@ static const struct {
      "\"rope_local_base_freq\":10000.0,\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8.0},"
      "\"layer_types\":[\"sliding_attention\",\"sliding_attention\",\"sliding_attention\","
      "\"sliding_attention\",\"sliding_attention\",\"full_attention\",\"sliding_attention\"]}"},
+    {"gemma3", "{\".attention.key_length\":32}", "", "Gemma3ForCausalLM",
+     "{\"sliding_window\":null,\"layer_types\":[\"full_attention\",\"full_attention\","
+     "\"full_attention\"]}"},
+    {"gemma3",
+     "{\".attention.sliding_window\":24,\".attention.sliding_window_pattern\":[false,true,false]}",
+     "", "Gemma3ForCausalLM",
+     "{\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\"]}"},
     {"phi3", "{\".rope.dimension_count\":12,\".attention.sliding_window\":24}", "output.weight:8,",
      "Phi3ForCausalLM",
      "{\"model_type\":\"phi3\",\"partial_rotary_factor\":0.75,\"sliding_window\":24}"},
@@ -256,6 +263,10 @@ TEST(refused_models)
          "not above 0"},
         {"phi3", "{\".rope.scaling.type\":\"longrope\"}", "rope_factors_short.weight"},
         {"llama", "{\".expert_count\":4}", "expert_used_count is missing"},
+        {"qwen2", "{\".attention.causal\":false}", "attention.causal is false"},
+        {"gemma3",
+         "{\".attention.sliding_window\":24,\".attention.sliding_window_pattern\":[true]}",
+         "1 values for 3 layers"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         gguf_build g;
