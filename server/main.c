@@ -8,8 +8,9 @@ static const struct {
     int (*run)(int argc, char **argv);
     const char *help;
 } commands[] = {
-    {"serve", cmd_serve, "serve pictures over HTTP"},
-    {"generate", cmd_generate, "make a picture without a server"},
+    {"serve", cmd_serve, "serve pictures and text over HTTP"},
+    {"generate", cmd_generate, "make a picture, or go on with a text, without a server"},
+    {"chat", cmd_chat, "talk to a language model, in a terminal or through a pipe"},
     {"models", cmd_models, "list the models that would be served"},
     {"info", cmd_info, "what a weights file or model folder holds"},
     {"schedule", cmd_schedule, "timesteps and sigmas of a sampler, as a curve or JSON"},
@@ -20,7 +21,8 @@ static const struct {
 static int usage(FILE *to)
 {
     fprintf(to,
-            "anneal %s: one server for everybody's pictures\n\nusage: anneal COMMAND [options]\n\n",
+            "anneal %s: one server for everybody's pictures and text\n\nusage: anneal COMMAND "
+            "[options]\n\n",
             AN_VERSION);
     for (size_t i = 0; i < COMMANDS; i++)
         fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].help);

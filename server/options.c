@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-typedef enum { KIND_STRING, KIND_INT, KIND_SIZE, KIND_SECONDS, KIND_LIST } option_kind;
+typedef enum { KIND_STRING, KIND_INT, KIND_SIZE, KIND_SECONDS, KIND_BOOL, KIND_LIST } option_kind;
 
 typedef struct option {
     const char *flag, *value; /* "--port", "N" */
@@ -73,6 +73,37 @@ static const option table[] = {
      "finished jobs kept"},
     {"--max-result-bytes", "SIZE", KIND_SIZE, NUM(engine.max_result_bytes), 1, 1e15, "512M",
      "pixels of finished jobs kept"},
+
+    {NULL, "Language models", 0, 0, 0, 0, 0, NULL, NULL},
+    {"--max-context", "N", KIND_INT, NUM(engine.max_context), 16, 1 << 24, "32768",
+     "tokens of a prompt and its answer, if the model allows as many"},
+    {"--max-tokens", "N", KIND_INT, NUM(engine.max_tokens), 1, 1 << 24, "16384",
+     "new tokens of an answer"},
+    {"--max-sequences", "N", KIND_INT, NUM(engine.max_sequences), 1, 4096, "64",
+     "answers that grow at once; also the largest n of a request"},
+    {"--tick-tokens", "N", KIND_INT, NUM(engine.tick_tokens), 16, 65536, "512",
+     "tokens of one tick: those of growing answers, the rest for prompts"},
+    {"--kv-bytes", "SIZE", KIND_SIZE, NUM(engine.kv_bytes), 0, 1e15, "0",
+     "keys and values of a model; 0 = an eighth of --memory"},
+    {"--prefix-cache", "0|1", KIND_BOOL, NUM(engine.prefix_cache), 0, 1, "1",
+     "share the blocks of equal beginnings between requests"},
+    {"--max-stop", "N", KIND_INT, NUM(engine.max_stop), 0, 1024, "16", "stop strings of a request"},
+    {"--max-logit-bias", "N", KIND_INT, NUM(engine.max_logit_bias), 0, 1e6, "1024",
+     "entries of logit_bias"},
+    {"--max-top-logprobs", "N", KIND_INT, NUM(engine.max_top_logprobs), 0, 1024, "20",
+     "top_logprobs of a token"},
+    {"--max-text-bytes", "SIZE", KIND_SIZE, NUM(max_text_bytes), 1024, 1e9, "4M",
+     "text of a request's prompts or messages"},
+    {"--max-grammar-bytes", "SIZE", KIND_SIZE, NUM(grammar.max_source), 64, 1e8, "256K",
+     "source of a grammar or JSON schema"},
+    {"--max-grammar-rules", "N", KIND_INT, NUM(grammar.max_rules), 16, 1e7, "20000",
+     "rules of a grammar, its repetitions expanded"},
+    {"--max-grammar-repeat", "N", KIND_INT, NUM(grammar.max_repeat), 1, 1e6, "2000",
+     "largest {m,n} of a grammar"},
+    {"--max-grammar-stacks", "N", KIND_INT, NUM(grammar.max_stacks), 1, 1e6, "4096",
+     "states of a grammar that are alive at once"},
+    {"--max-grammar-depth", "N", KIND_INT, NUM(grammar.max_depth), 1, 1e6, "1000",
+     "nesting of rules while a grammar is followed"},
 
     {NULL, "HTTP", 0, 0, 0, 0, 0, NULL, NULL},
     {"--http-threads", "N", KIND_INT, NUM(http_threads), 1, 256, "4", "threads that serve sockets"},
@@ -174,9 +205,10 @@ static an_status set_option(an_options *o, const option *t, const char *value, a
         v = (double)bytes;
         break;
     case KIND_INT:
+    case KIND_BOOL:
     case KIND_SECONDS:
         v = strtod(value, &end);
-        if (end == value || *end || (t->kind == KIND_INT && v != floor(v)))
+        if (end == value || *end || (t->kind != KIND_SECONDS && v != floor(v)))
             return bad_value(err, t, value);
         break;
     }
@@ -185,6 +217,8 @@ static an_status set_option(an_options *o, const option *t, const char *value, a
         *(double *)(void *)field = v;
     else if (t->kind == KIND_INT)
         *(int *)(void *)field = (int)v;
+    else if (t->kind == KIND_BOOL)
+        *(bool *)(void *)field = v != 0;
     else
         *(size_t *)(void *)field = bytes;
     return AN_OK;

@@ -29,6 +29,9 @@ typedef struct an_options {
     double idle_timeout_s, keepalive_s, grace_s, url_ttl_s;
     int max_sse;
     size_t max_url_bytes;
+    /* language models */
+    size_t max_text_bytes;
+    an_grammar_limits grammar;
 } an_options;
 
 /* Defaults, then the environment, then argv (after the sub-command). AN_INVALID with a message that

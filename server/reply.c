@@ -72,6 +72,8 @@ json_t *error_body(const an_error *err)
         (unsigned)err->status < sizeof errors / sizeof *errors ? err->status : AN_INTERNAL;
     const char *code = errors[s].code, *type = errors[s].type;
     if (s == AN_NOT_FOUND && strcmp(err->param, "model") == 0) code = "model_not_found";
+    if (s == AN_TOO_LARGE && (!strcmp(err->param, "prompt") || !strcmp(err->param, "messages")))
+        code = "context_length_exceeded";
     if (is_deadline(err)) {
         code = "deadline_exceeded";
         type = "server_error";

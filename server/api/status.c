@@ -1,5 +1,5 @@
 /* status.c: what is served and how it is doing: /v1/models, /health, /metrics, /. */
-#include "http.h"
+#include "text_ask.h"
 
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -7,7 +7,29 @@
 
 /* ---------------------------------------------------------------- models */
 
-static json_t *model_json(const an_model_entry *m)
+static void image_fields(json_t *j, const an_model_info *i)
+{
+    json_object_set_new(j, "size", json_sprintf("%dx%d", i->width, i->height));
+    json_object_set_new(j, "size_multiple", json_integer(i->size_multiple));
+    json_object_set_new(j, "steps", json_integer(i->steps));
+    json_object_set_new(j, "guidance_scale", json_real((double)i->guidance_scale));
+    json_object_set_new(j, "max_prompt_tokens", json_integer(i->chunk_len - 2));
+}
+
+/* max_model_len as vLLM has it, meta as llama-server. */
+static void text_fields(json_t *j, const an_model_info *i, const an_engine_options *limits)
+{
+    int len = i->context_len < limits->max_context ? i->context_len : limits->max_context;
+    json_object_set_new(j, "max_model_len", json_integer(len));
+    json_object_set_new(j, "tokenizer", json_boolean(i->has_tokenizer));
+    json_object_set_new(j, "chat_template", json_boolean(i->has_chat_template));
+    json_object_set_new(j, "meta",
+                        json_pack("{s:i,s:i,s:i,s:I}", "n_vocab", i->vocab, "n_ctx_train",
+                                  i->context_len, "n_layer", i->layers, "size",
+                                  (json_int_t)i->weight_bytes_file));
+}
+
+static json_t *model_json(const an_model_entry *m, const an_engine_options *limits)
 {
     json_t *j =
         json_pack("{s:s,s:s,s:I,s:s,s:s,s:b,s:b}", "id", m->id, "object", "model", "created",
@@ -19,11 +41,10 @@ static json_t *model_json(const an_model_entry *m)
     }
     json_object_set_new(j, "family", json_string(m->info.family));
     json_object_set_new(j, "class", json_string(m->info.class_name));
-    json_object_set_new(j, "size", json_sprintf("%dx%d", m->info.width, m->info.height));
-    json_object_set_new(j, "size_multiple", json_integer(m->info.size_multiple));
-    json_object_set_new(j, "steps", json_integer(m->info.steps));
-    json_object_set_new(j, "guidance_scale", json_real((double)m->info.guidance_scale));
-    json_object_set_new(j, "max_prompt_tokens", json_integer(m->info.chunk_len - 2));
+    if (m->info.kind == AN_KIND_TEXT)
+        text_fields(j, &m->info, limits);
+    else
+        image_fields(j, &m->info);
     return j;
 }
 
@@ -33,7 +54,8 @@ static void models(an_req *r)
     json_t *data = json_array();
     an_model_entry *m = malloc(sizeof *m);
     for (int i = 0; m && i < an_engine_model_count(e); i++)
-        if (an_engine_model_at(e, i, m) && m->ok) json_array_append_new(data, model_json(m));
+        if (an_engine_model_at(e, i, m) && m->ok)
+            json_array_append_new(data, model_json(m, an_engine_limits(e)));
     free(m);
     reply_json(r, 200, json_pack("{s:s,s:o}", "object", "list", "data", data));
 }
@@ -45,11 +67,13 @@ static void model(an_req *r)
     an_model_entry *m = malloc(sizeof *m);
     for (int i = 0; m && i < an_engine_model_count(e); i++) {
         if (!an_engine_model_at(e, i, m) || strcmp(m->id, r->rest) != 0) continue;
-        reply_json(r, 200, model_json(m));
+        reply_json(r, 200, model_json(m, an_engine_limits(e)));
         free(m);
         return;
     }
-    if (m && an_engine_model_find(e, r->rest, AN_KIND_IMAGE, m, &err) == AN_OK)
+    if (!m)
+        an_fail(&err, AN_NO_MEMORY, "out of memory");
+    else if (an_engine_model_find(e, r->rest, AN_KIND_IMAGE, m, &err) == AN_OK)
         an_fail_param(&err, AN_NOT_FOUND, "model", "no model '%.200s'", r->rest);
     free(m);
     reply_error(r, &err);
@@ -68,13 +92,18 @@ static void health(an_req *r)
     bool ok = s.ready && s.device_ok && !s.draining;
     if (!ok) reply_header(r, "Retry-After", "1");
     const an_engine_options *o = an_engine_limits(an_server_engine(r->server));
-    reply_json(r, ok ? 200 : 503,
-               json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:f,s:{s:i,s:i,s:i,s:i,s:i,s:i}}", "status",
-                         state, "version", AN_VERSION, "device", s.device, "queued", s.queued,
-                         "running", s.running, "max_queue", o->max_queue, "uptime_s",
-                         an_unix_s() - an_server_started(r->server), "limits", "n", o->max_n,
-                         "steps", o->max_steps, "width", o->max_width, "height", o->max_height,
-                         "batch", o->max_batch, "prompt_bytes", o->max_prompt_bytes));
+    json_t *body = json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:f,s:{s:i,s:i,s:i,s:i,s:i,s:i}}", "status",
+                             state, "version", AN_VERSION, "device", s.device, "queued", s.queued,
+                             "running", s.running, "max_queue", o->max_queue, "uptime_s",
+                             an_unix_s() - an_server_started(r->server), "limits", "n", o->max_n,
+                             "steps", o->max_steps, "width", o->max_width, "height", o->max_height,
+                             "batch", o->max_batch, "prompt_bytes", o->max_prompt_bytes);
+    if (!ok) /* what llama-server's clients look for */
+        json_object_set_new(body, "error",
+                            json_pack("{s:i,s:s,s:s}", "code", 503, "message",
+                                      s.ready ? state : "Loading model", "type",
+                                      "unavailable_error"));
+    reply_json(r, ok ? 200 : 503, body);
 }
 
 /* ---------------------------------------------------------------- metrics */
@@ -132,7 +161,11 @@ static void engine_metrics(an_buf *b, const an_engine_stats *s)
            (double)s->text_cache_misses);
     histogram(b, "queue_seconds", "time from submit to the first tick", &s->queue_s);
     histogram(b, "step_seconds", "one denoising tick", &s->step_s);
-    histogram(b, "request_seconds", "time from submit to the last picture", &s->request_s);
+    histogram(b, "request_seconds", "time from submit to the end", &s->request_s);
+    metric(b, "kv_blocks", "gauge", "blocks of 16 keys and values", (double)s->kv_blocks);
+    metric(b, "kv_blocks_used", "gauge", "those of growing answers", (double)s->kv_blocks_used);
+    metric(b, "sequences_running", "gauge", "answers that grow", s->seqs_running);
+    metric(b, "sequences_waiting", "gauge", "answers that wait", s->seqs_waiting);
 }
 
 static void metrics(an_req *r)
@@ -144,6 +177,7 @@ static void metrics(an_req *r)
     an_engine_get_stats(an_server_engine(r->server), &s);
     an_server_stats(r->server, &h);
     engine_metrics(&b, &s);
+    text_metrics(an_server_engine(r->server), &s, &b);
     an_buf_str(&b, "# HELP anneal_http_requests_total answers by status class\n"
                    "# TYPE anneal_http_requests_total counter\n");
     for (int i = 2; i < 6; i++)
@@ -176,6 +210,11 @@ static void root(an_req *r)
         "curl -s localhost:8080/v1/images/generations -H 'Content-Type: application/json' \\\n"
         "     -d '{\"prompt\":\"red apple on a blue background\",\"seed\":1}' \\\n"
         "     | jq -r '.data[0].b64_json' | base64 -d > apple.png\n\n"
+        "curl -sN localhost:8080/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        "     -d '{\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}],"
+        "\"stream\":true}'\n\n"
+        "POST /v1/chat/completions   POST /v1/completions   POST /tokenize   /detokenize\n"
+        "     /apply-template   /completion   /infill   GET /props   /slots\n"
         "POST /v1/images/generations   POST /v1/jobs   GET /v1/jobs/ID[/events]   POST "
         "/v1/latents\n"
         "GET  /v1/models   /health   /metrics   and A1111's /sdapi/v1/*\n";
@@ -184,7 +223,9 @@ static void root(an_req *r)
 
 const an_route status_routes[] = {{"GET", "/v1/models", models, false},
                                   {"GET", "/v1/models/*", model, false},
+                                  {"GET", "/models", models, false},
                                   {"GET", "/health", health, true},
+                                  {"GET", "/v1/health", health, true},
                                   {"GET", "/metrics", metrics, false},
                                   {"GET", "/", root, true},
                                   {NULL, NULL, NULL, false}};

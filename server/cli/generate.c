@@ -1,7 +1,7 @@
 /* generate.c: `anneal generate -p "..." -o x.png`: a picture without a server, with a progress bar.
- */
+ * With a language model named by -m it goes on with the prompt as text. */
 #include "api/image_ask.h"
-#include "cli.h"
+#include "text.h"
 
 #include <errno.h>
 #include <math.h>
@@ -140,6 +140,25 @@ static int run(an_engine *engine, const an_image_request *q, const char *out, bo
     return rc;
 }
 
+/* The name of a language model? */
+static bool writes_text(an_engine *e, const char *model)
+{
+    an_model_entry *m = model ? calloc(1, sizeof *m) : NULL;
+    bool text = m && an_engine_model_find(e, model, AN_KIND_TEXT, m, NULL) == AN_OK;
+    free(m);
+    return text;
+}
+
+static int run_text(const an_options *o, an_engine *engine, const an_image_request *q)
+{
+    json_t *body =
+        json_pack("{s:s,s:s,s:i}", "model", q->model, "prompt", q->prompt, "max_tokens", 256);
+    if (q->seed >= 0) json_object_set_new(body, "seed", json_integer(q->seed));
+    if (!cli_text_print(o, engine, TEXT_COMPLETIONS, body, NULL)) return 1;
+    putchar('\n');
+    return 0;
+}
+
 int cmd_generate(int argc, char **argv)
 {
     const char *out = "anneal.png", *n = NULL, *steps = NULL, *guidance = NULL, *rescale = NULL,
@@ -169,8 +188,11 @@ int cmd_generate(int argc, char **argv)
         {"-n", NULL, &n, NULL, "pictures [1]"},
         {"--quiet", "-q", NULL, &quiet, "no progress bar"},
         {NULL, NULL, NULL, NULL, NULL}};
-    if (!cli_parse(argc, argv, flags, "usage: anneal generate -p PROMPT [-o FILE] [options]", &o,
-                   q.prompt ? NULL : &q.prompt, &rc))
+    if (!cli_parse(argc, argv, flags,
+                   "usage: anneal generate -p PROMPT [-o FILE] [options]\n\n"
+                   "With -m LANGUAGE-MODEL the prompt is continued as text, up to 256 tokens; "
+                   "`anneal chat` converses.",
+                   &o, q.prompt ? NULL : &q.prompt, &rc))
         return rc;
     bool ok = cli_int("-n", n, 1, o.engine.max_n, &q.n) &&
               cli_int("--steps", steps, 1, o.engine.max_steps, &q.steps) &&
@@ -205,8 +227,10 @@ int cmd_generate(int argc, char **argv)
     if (an_engine_new(&o.engine, &engine, &err) != AN_OK) {
         rc = cli_fail(&err);
     } else {
-        rc = run(engine, &q, out, quiet || !isatty(STDERR_FILENO));
+        rc = writes_text(engine, q.model) ? run_text(&o, engine, &q)
+                                          : run(engine, &q, out, quiet || !isatty(STDERR_FILENO));
         an_engine_stop(engine, 0);
+        chat_prompt_clear();
         an_engine_free(engine);
     }
     an_options_free(&o);

@@ -33,7 +33,11 @@ int cmd_models(int argc, char **argv)
     }
     an_model_entry *m = malloc(sizeof *m);
     for (int i = 0; m && an_engine_model_at(engine, i, m); i++) {
-        if (m->ok)
+        if (m->ok && m->info.kind == AN_KIND_TEXT)
+            printf("%-24s %-6s %-8s %9d %6.1f MB  %s\n", m->id, an_kind_name(m->info.kind),
+                   m->info.family, m->info.context_len, (double)m->info.weight_bytes_file / 1e6,
+                   m->path);
+        else if (m->ok)
             printf("%-24s %-6s %-8s %4dx%-4d %6.1f MB  %s\n", m->id, an_kind_name(m->info.kind),
                    m->info.family, m->info.width, m->info.height,
                    (double)m->info.weight_bytes_file / 1e6, m->path);

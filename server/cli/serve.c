@@ -1,5 +1,6 @@
 /* serve.c: `anneal serve`: start, listen, wait for a signal, drain. */
 #include "api/image_ask.h"
+#include "api/text_ask.h"
 #include "cli.h"
 
 #include <pthread.h>
@@ -32,7 +33,11 @@ static void log_start(an_engine *e)
     an_engine_get_stats(e, &s);
     an_log(AN_LOG_INFO, "anneal %s on %s", AN_VERSION, s.device);
     for (int i = 0; m && an_engine_model_at(e, i, m); i++) {
-        if (m->ok)
+        if (m->ok && m->info.kind == AN_KIND_TEXT)
+            an_log(AN_LOG_INFO, "model %s: %s, %s, %d tokens of context, %s%s", m->id,
+                   an_kind_name(m->info.kind), m->info.family, m->info.context_len, m->path,
+                   m->is_default ? " (default)" : "");
+        else if (m->ok)
             an_log(AN_LOG_INFO, "model %s: %s, %s, %dx%d, %s%s", m->id, an_kind_name(m->info.kind),
                    m->info.family, m->info.width, m->info.height, m->path,
                    m->is_default ? " (default)" : "");
@@ -40,8 +45,9 @@ static void log_start(an_engine *e)
     }
     free(m);
     if (!served)
-        an_log(AN_LOG_WARN, "there is no model to serve: put a diffusers folder or a .safetensors "
-                            "file into a folder and name it with --models");
+        an_log(AN_LOG_WARN, "there is no model to serve: put a diffusers folder, a .safetensors or "
+                            ".gguf file or a language model's folder into a folder and name "
+                            "that with --models");
 }
 
 static void print_help(void)
@@ -50,8 +56,9 @@ static void print_help(void)
     an_buf_init(&b, 1 << 20);
     an_buf_str(&b,
                "usage: anneal serve [options]\n\n"
-               "Serves pictures over HTTP: OpenAI's /v1/images/generations, jobs with progress,\n"
-               "and A1111's /sdapi/v1.\n");
+               "Serves pictures and text over HTTP: OpenAI's /v1/images/generations,\n"
+               "/v1/chat/completions and /v1/completions, jobs with progress, A1111's /sdapi/v1\n"
+               "and llama-server's /completion.\n");
     an_options_help(&b);
     an_buf_str(&b, "\nNormally:  anneal serve --host 0.0.0.0 --models /srv/models\n");
     fputs(b.data ? b.data : "", stdout);
@@ -95,6 +102,7 @@ static int serve_until_signal(const an_options *o, sigset_t *signals)
     an_server_quiesce(server);
     an_server_stop(server);
     links_clear();
+    chat_prompt_clear();
     an_engine_free(engine);
     an_log(AN_LOG_INFO, "done");
     return 0;
