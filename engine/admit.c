@@ -13,7 +13,19 @@ static an_job *job_of(an_claim *c)
 
 /* ---------------------------------------------------------------- leaving */
 
-/* Takes a picture out of the running ones and gives its memory back. */
+/* Lock. */
+static void count_started(an_engine *e, const an_task *t, int by)
+{
+    an_client *c = t->job->claim.client;
+    if (t->job->text) {
+        e->run_texts += by;
+        c->sequences += by;
+    } else {
+        c->pictures += by;
+    }
+}
+
+/* Takes a picture or a sequence out of the running ones and gives its memory back. */
 static void stop_task(an_engine *e, an_task *t)
 {
     pthread_mutex_lock(&e->lock);
@@ -24,7 +36,7 @@ static void stop_task(an_engine *e, an_task *t)
         break;
     }
     t->job->slot->pins--;
-    t->job->claim.client->pictures--;
+    count_started(e, t, -1);
     t->started = false;
     pthread_mutex_unlock(&e->lock);
     t->job->slot->last_used = an_now_s();
@@ -49,8 +61,10 @@ void an_task_finished(an_engine *e, an_task *t)
     pthread_mutex_lock(&e->lock);
     t->done = true;
     j->done++;
-    e->images_done++;
-    an_job_event(e, j, (an_event){.type = AN_EVENT_IMAGE, .index = t->index});
+    if (!j->text) {
+        e->images_done++;
+        an_job_event(e, j, (an_event){.type = AN_EVENT_IMAGE, .index = t->index});
+    }
     bool last = j->done == j->n;
     pthread_mutex_unlock(&e->lock);
     stop_task(e, t);
@@ -107,15 +121,17 @@ void an_expire(an_engine *e)
 
 /* ---------------------------------------------------------------- coming in */
 
-/* The picture to start next, or NULL. Beyond max_running, up to max_batch places are kept for
- * clients that have nothing running: somebody's hundred pictures must not make them wait. */
-static an_task *next_task(an_engine *e)
+/* The picture or sequence to start next, or NULL. Beyond max_running (max_sequences), up to
+ * max_batch places are kept for clients that have nothing running: somebody's hundred pictures must
+ * not make them wait. */
+static an_task *next_task(an_engine *e, bool text)
 {
     an_task *t = NULL;
     pthread_mutex_lock(&e->lock);
-    bool full = e->run_count >= e->o.max_running;
-    bool quite_full = e->run_count >= e->o.max_running + e->o.max_batch;
-    an_claim *c = quite_full ? NULL : an_queue_best(&e->queue, full);
+    int most = text ? e->o.max_sequences : e->o.max_running;
+    int have = text ? e->run_texts : e->run_count - e->run_texts;
+    bool full = have >= most, quite_full = have >= most + e->o.max_batch;
+    an_claim *c = quite_full ? NULL : an_queue_best(&e->queue, text, full);
     if (c) {
         an_job *j = job_of(c);
         t = &j->task[j->next_task];
@@ -136,6 +152,19 @@ static an_task *next_task(an_engine *e)
     return t;
 }
 
+/* The pool's size was a guess while the model was not loaded. */
+static an_status open_text(an_engine *e, an_task *t, an_error *err)
+{
+    const an_text_job *x = t->job->text;
+    int64_t positions = t->job->slot->lm.positions;
+    if ((int64_t)x->n_ids + x->max_tokens > positions)
+        return an_fail_param(err, AN_INVALID, "prompt",
+                             "prompt has %d tokens and max_tokens %d; the memory for keys and "
+                             "values holds %lld",
+                             x->n_ids, x->max_tokens, (long long)positions);
+    return an_task_open(e, t, err);
+}
+
 static an_status make_ready(an_engine *e, an_task *t, an_error *err)
 {
     const an_job *j = t->job;
@@ -145,6 +174,7 @@ static an_status make_ready(an_engine *e, an_task *t, an_error *err)
         an_slot_broken(e, s, err);
         return st;
     }
+    if (j->text) return open_text(e, t, err);
     size_t scratch = 0;
     if (j->kind == AN_TASK_IMAGE) {
         st = an_picture_scratch(e, s, j->h, j->w, &scratch, err);
@@ -174,7 +204,7 @@ static bool start(an_engine *e, an_task *t)
     if (!st) {
         t->started = true;
         e->run[e->run_count++] = t;
-        j->claim.client->pictures++;
+        count_started(e, t, 1);
         if (++j->next_task == j->n) an_queue_remove(&e->queue, &j->claim);
     } else {
         j->slot->pins--;
@@ -189,6 +219,7 @@ static bool start(an_engine *e, an_task *t)
 
 void an_admit(an_engine *e)
 {
-    for (an_task *t; (t = next_task(e));)
-        if (!start(e, t)) break;
+    for (int text = 0; text < 2; text++)
+        for (an_task *t; (t = next_task(e, text));)
+            if (!start(e, t)) break;
 }

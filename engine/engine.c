@@ -17,6 +17,13 @@ void an_hist_init(an_histogram *h)
     h->le[AN_HIST_BUCKETS - 1] = (double)__builtin_inf();
 }
 
+/* Tokens of a tick: powers of two. */
+static void hist_init_tokens(an_histogram *h)
+{
+    an_hist_init(h);
+    for (int i = 0; i < AN_HIST_BUCKETS - 1; i++) h->le[i] = (double)(1 << i);
+}
+
 void an_hist_add(an_histogram *h, double seconds)
 {
     for (int i = 0; i < AN_HIST_BUCKETS; i++)
@@ -43,7 +50,15 @@ void an_engine_options_default(an_engine_options *o)
                              .max_result_bytes = (size_t)512 << 20,
                              .job_ttl_s = 600,
                              .text_cache = 256,
-                             .vae_tile = 128};
+                             .vae_tile = 128,
+                             .max_context = 32768,
+                             .max_tokens = 16384,
+                             .max_sequences = 64,
+                             .tick_tokens = 512,
+                             .prefix_cache = true,
+                             .max_stop = 16,
+                             .max_logit_bias = 1024,
+                             .max_top_logprobs = 20};
 }
 
 static an_status check_option(const char *name, double v, double lo, double hi, an_error *err)
@@ -61,7 +76,7 @@ static an_status check_options(const an_engine_options *o, an_error *err)
     } range[] = {
         {"max_queue", o->max_queue, 1, 1e6},
         {"max_batch", o->max_batch, 1, AN_BATCH_MAX},
-        {"max_running", o->max_running, 1, AN_RUN_MAX - AN_BATCH_MAX},
+        {"max_running", o->max_running, 1, AN_RUN_MAX - AN_SEQ_MAX - AN_BATCH_MAX},
         {"max_n", o->max_n, 1, 1000},
         {"max_steps", o->max_steps, 1, 100000},
         {"max_width", o->max_width, 8, 65536},
@@ -72,6 +87,13 @@ static an_status check_options(const an_engine_options *o, an_error *err)
         {"job_ttl_s", o->job_ttl_s, 0, 1e9},
         {"text_cache", o->text_cache, 0, 1e5},
         {"vae_tile", o->vae_tile, 0, 65536},
+        {"max_context", o->max_context, AN_KV_BLOCK, 1 << 24},
+        {"max_tokens", o->max_tokens, 1, 1 << 24},
+        {"max_sequences", o->max_sequences, 1, AN_SEQ_MAX - AN_BATCH_MAX},
+        {"tick_tokens", o->tick_tokens, AN_KV_BLOCK, 8192},
+        {"max_stop", o->max_stop, 0, 1024},
+        {"max_logit_bias", o->max_logit_bias, 0, 1 << 20},
+        {"max_top_logprobs", o->max_top_logprobs, 0, AN_TOP_MOST},
     };
     for (size_t i = 0; i < sizeof range / sizeof *range; i++) {
         an_status s = check_option(range[i].name, range[i].v, range[i].lo, range[i].hi, err);
@@ -154,7 +176,11 @@ an_status an_engine_new(const an_engine_options *o, an_engine **out, an_error *e
     an_hist_init(&e->queue_s);
     an_hist_init(&e->step_s);
     an_hist_init(&e->request_s);
-    s = open_all(e, o, err);
+    an_hist_init(&e->first_token_s);
+    an_hist_init(&e->token_s);
+    hist_init_tokens(&e->tick_tokens);
+    e->decode = an_decode_new();
+    s = e->decode ? open_all(e, o, err) : an_fail(err, AN_NO_MEMORY, "no memory for the engine");
     if (s) {
         an_engine_free(e);
         return s;
@@ -227,6 +253,8 @@ void an_engine_free(an_engine *e)
     an_lane_close(e->lane);
     an_device_close(e->device);
     an_clients_free(&e->clients);
+    an_decode_free(e->decode);
+    an_sampler_room_free(&e->sampler);
     free(e->price);
     for (char **d = e->dirs; d && *d; d++) free(*d);
     free(e->dirs);
@@ -238,6 +266,52 @@ void an_engine_free(an_engine *e)
 }
 
 /* ---------------------------------------------------------------- numbers */
+
+void an_engine_count_pages(an_engine *e)
+{
+    int64_t blocks = 0, used = 0;
+    int running = 0;
+    for (int i = 0; i < e->slots; i++) {
+        if (!e->slot[i].lm.pages) continue;
+        blocks += an_pages_count(e->slot[i].lm.pages);
+        used += an_pages_held(e->slot[i].lm.pages);
+    }
+    for (int i = 0; i < e->run_count; i++) running += e->run[i]->seq && an_seq_ready(e->run[i]);
+    pthread_mutex_lock(&e->lock);
+    e->kv_blocks = blocks;
+    e->kv_blocks_used = used;
+    e->seqs_running = running;
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* Lock. Sequences without pages, and those of waiting jobs. */
+static int seqs_waiting(const an_engine *e)
+{
+    int n = e->run_texts - e->seqs_running;
+    for (const an_job *j = e->jobs; j; j = j->next)
+        if (j->text && (j->state == AN_JOB_QUEUED || j->state == AN_JOB_RUNNING))
+            n += j->n - j->next_task;
+    return n > 0 ? n : 0;
+}
+
+static void text_stats(const an_engine *e, an_engine_stats *out)
+{
+    out->seqs_running = e->seqs_running;
+    out->seqs_waiting = seqs_waiting(e);
+    out->kv_blocks = e->kv_blocks;
+    out->kv_blocks_used = e->kv_blocks_used;
+    out->prompt_tokens = e->prompt_tokens;
+    out->generated_tokens = e->generated_tokens;
+    out->preemptions = e->preemptions;
+    out->prefix_queries = e->prefix_queries;
+    out->prefix_hits = e->prefix_hits;
+    out->finished_stop = e->finished_stop;
+    out->finished_length = e->finished_length;
+    out->finished_abort = e->finished_abort;
+    out->first_token_s = e->first_token_s;
+    out->token_s = e->token_s;
+    out->tick_tokens = e->tick_tokens;
+}
 
 void an_engine_get_stats(an_engine *e, an_engine_stats *out)
 {
@@ -268,5 +342,6 @@ void an_engine_get_stats(an_engine *e, an_engine_stats *out)
     out->queue_s = e->queue_s;
     out->step_s = e->step_s;
     out->request_s = e->request_s;
+    text_stats(e, out);
     pthread_mutex_unlock(&e->lock);
 }

@@ -15,7 +15,7 @@ const char *an_event_name(an_event_type t)
 
 static bool droppable(const an_event *ev)
 {
-    return ev->type == AN_EVENT_STEP || ev->type == AN_EVENT_PREVIEW;
+    return ev->type == AN_EVENT_STEP || ev->type == AN_EVENT_PREVIEW || ev->type == AN_EVENT_TEXT;
 }
 
 static size_t preview_bytes(const an_event *ev)
@@ -55,6 +55,8 @@ static void drop_oldest_preview(an_ring *r)
 void an_ring_add(an_ring *r, an_event ev)
 {
     ev.seq = ++r->last_seq;
+    for (int i = r->count - 1; i >= 0 && ev.type == AN_EVENT_TEXT; i--)
+        if (r->event[i].type == AN_EVENT_TEXT) drop(r, i); /* the newest says all */
     while (droppable(&ev) && r->droppable >= AN_RING) drop_one(r);
     while (ev.preview && r->preview_bytes > 0 &&
            r->preview_bytes + preview_bytes(&ev) > AN_RING_PREVIEW_BYTES)

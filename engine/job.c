@@ -35,9 +35,13 @@ an_job *an_job_new(an_engine *e, an_task_kind kind, int n, an_error *err)
 {
     an_job *j = calloc(1, sizeof *j);
     an_task *task = calloc((size_t)n, sizeof *task);
-    if (!j || !task || !new_id(j->id)) {
+    an_text_job *text = kind == AN_TASK_TEXT ? calloc(1, sizeof *text) : NULL;
+    if (text) text->answer = calloc((size_t)n, sizeof *text->answer);
+    bool ok = j && task && (kind != AN_TASK_TEXT || (text && text->answer));
+    if (!ok || !new_id(j->id)) {
         free(j);
         free(task);
+        an_text_job_free(text, 0);
         an_fail(err, AN_NO_MEMORY, "no memory for a job");
         return NULL;
     }
@@ -47,6 +51,8 @@ an_job *an_job_new(an_engine *e, an_task_kind kind, int n, an_error *err)
     j->kind = kind;
     j->n = n;
     j->task = task;
+    j->text = text;
+    j->claim.kind = kind == AN_TASK_TEXT;
     for (int i = 0; i < n; i++) {
         task[i].job = j;
         task[i].index = i;
@@ -69,6 +75,7 @@ static void drop_input(an_job *j)
     free(j->latent);
     j->image = NULL;
     j->latent = NULL;
+    if (j->text) an_text_job_drop_input(j->text);
 }
 
 static void job_free(an_job *j)
@@ -80,6 +87,7 @@ static void job_free(an_job *j)
         free(j->task[i].logvar);
     }
     free(j->task);
+    an_text_job_free(j->text, j->n);
     an_ring_free(&j->ring);
     free(j->watcher);
     free(j->prompt);
@@ -115,6 +123,7 @@ an_status an_job_enqueue(an_engine *e, an_job *j, an_error *err)
     j->claim.client = an_clients_enter(&e->clients, j->client);
     if (!j->claim.client) return an_fail(err, AN_NO_MEMORY, "no memory for a client");
     j->claim.age = ++e->age;
+    an_claim_enter(&j->claim);
     j->claim.deadline = j->deadline;
     an_queue_push(&e->queue, &j->claim);
     e->queued++;
@@ -216,6 +225,7 @@ void an_job_touch(an_engine *e, an_job *j)
 
 static size_t result_bytes(const an_job *j)
 {
+    if (j->text) return an_text_job_bytes(j->text, j->n);
     size_t n = j->ring.preview_bytes, pixels = (size_t)j->width * (size_t)j->height * 3;
     size_t latent = (size_t)(j->h * j->w) * (size_t)j->channels * sizeof(float);
     for (int i = 0; i < j->n; i++)
@@ -226,6 +236,7 @@ static size_t result_bytes(const an_job *j)
 static void end_claim(an_engine *e, an_job *j)
 {
     an_queue_remove(&e->queue, &j->claim);
+    an_claim_leave(&j->claim);
     an_clients_leave(&e->clients, j->claim.client);
     j->claim.client = NULL;
 }
@@ -245,6 +256,7 @@ void an_job_finish(an_engine *e, an_job *j, an_job_state state, const an_error *
     if (why) j->error = *why;
     end_claim(e, j);
     drop_input(j);
+    if (j->text && state != AN_JOB_DONE) e->finished_abort += (uint64_t)(j->n - j->done);
     e->input_bytes -= j->input_bytes;
     j->input_bytes = 0;
     an_event_type last = AN_EVENT_DONE;
@@ -299,9 +311,20 @@ bool an_job_finished(an_job *j)
 
 /* ---------------------------------------------------------------- reading */
 
+/* Choices advance together, so that the longest that is possible counts. */
+static double remaining_text(const an_job *j)
+{
+    const an_language *m = &j->slot->lm;
+    const an_text_job *x = j->text;
+    if (!(m->decode_s > 0)) return -1;
+    double prompt = x->usage.first_token_s < 0 ? m->price.token * m->flop_s * x->n_ids : 0;
+    return prompt + m->decode_s * (x->max_tokens - (double)j->step / j->n);
+}
+
 /* Seconds of device time this job still needs, < 0 if nothing comparable was measured yet. */
 static double remaining(const an_engine *e, const an_job *j)
 {
+    if (j->text) return remaining_text(j);
     an_price p;
     int64_t tokens = j->kind == AN_TASK_IMAGE ? j->slot->entry.info.chunk_len : 0;
     an_stage last = j->kind == AN_TASK_ENCODE ? AN_STAGE_ENCODE : AN_STAGE_DECODE;
@@ -338,7 +361,7 @@ double an_job_eta(const an_engine *e, const an_job *j)
 void an_job_get(an_job *j, an_job_info *out)
 {
     an_engine *e = j->e;
-    *out = (an_job_info){.images = j->n, .queue_position = -1};
+    *out = (an_job_info){.images = j->text ? 0 : j->n, .queue_position = -1};
     memcpy(out->id, j->id, sizeof out->id);
     memcpy(out->client, j->client, sizeof out->client);
     memcpy(out->model, j->model, sizeof out->model);
@@ -355,7 +378,7 @@ void an_job_get(an_job *j, an_job_info *out)
     out->created = j->created;
     out->started = j->started;
     out->finished = j->finished;
-    out->images_done = j->done;
+    out->images_done = j->text ? 0 : j->done;
     out->error = j->error;
     pthread_mutex_unlock(&e->lock);
 }
@@ -363,7 +386,7 @@ void an_job_get(an_job *j, an_job_info *out)
 bool an_job_result(an_job *j, int i, an_result *out)
 {
     *out = (an_result){0};
-    if (i < 0 || i >= j->n) return false;
+    if (i < 0 || i >= j->n || j->text) return false;
     pthread_mutex_lock(&j->e->lock);
     const an_task *t = &j->task[i];
     bool done = t->done;

@@ -26,6 +26,7 @@ static void plan_all(an_engine *e)
 static void unload(an_engine *e, an_slot *s)
 {
     an_encodings_drop(e, s);
+    an_language_close(e, s);
     size_t bytes = an_model_weight_bytes(s->model);
     an_model *m = s->model;
     pthread_mutex_lock(&e->lock);
@@ -87,7 +88,8 @@ static an_status read_weights(an_engine *e, an_slot *s, an_error *err)
     an_status st = an_checkpoint_open(s->entry.path, &c, err);
     if (!st) st = an_model_load(e->device, c, e->dtype, NULL, NULL, &m, err);
     an_checkpoint_close(c);
-    if (!st) st = an_model_set_vae_tile(m, e->o.vae_tile, err);
+    if (!st && s->entry.info.kind == AN_KIND_IMAGE)
+        st = an_model_set_vae_tile(m, e->o.vae_tile, err);
     if (st) {
         an_model_free(m);
         return st;
@@ -103,7 +105,7 @@ static an_status read_weights(an_engine *e, an_slot *s, an_error *err)
 static an_status make_room(an_engine *e, const an_slot *s, size_t bytes, an_error *err)
 {
     for (;;) {
-        size_t used = e->weight_bytes + e->block_bytes + e->arena_bytes;
+        size_t used = e->weight_bytes + e->block_bytes + e->kv_bytes + e->arena_bytes;
         if (used <= e->o.memory_bytes && bytes <= e->o.memory_bytes - used) return AN_OK;
         if (e->arena_bytes > e->arena_base && e->run_count == 0)
             an_arena_relax(e);
@@ -113,8 +115,46 @@ static an_status make_room(an_engine *e, const an_slot *s, size_t bytes, an_erro
     return an_fail(err, AN_NO_MEMORY,
                    "model '%s' needs %.1f MiB, %.1f MiB of the %.1f MiB limit are in use "
                    "(--memory)",
-                   s->entry.id, mib(bytes), mib(e->weight_bytes + e->block_bytes + e->arena_bytes),
+                   s->entry.id, mib(bytes),
+                   mib(e->weight_bytes + e->block_bytes + e->kv_bytes + e->arena_bytes),
                    mib(e->o.memory_bytes));
+}
+
+/* Encodings of prompts: the cache is one, for all models. */
+static size_t prompts_plan(const an_engine *e)
+{
+    size_t most = 0;
+    for (int i = 0; i < e->slots; i++) {
+        if (!e->slot[i].model) continue;
+        size_t one = an_encoding_plan(e, &e->slot[i].entry.info);
+        if (one > most) most = one;
+    }
+    return (size_t)e->o.text_cache * most;
+}
+
+static void print_pictures(const an_engine *e, const an_slot *s, const an_plan *p)
+{
+    const an_model_info *i = &s->entry.info;
+    const char *id = s->entry.id;
+    an_log(AN_LOG_INFO, "%s:   activations   %9.1f MiB  %d pictures of %dx%d at once, %d decoding",
+           id, mib(e->arena_base), p->batch, i->width, i->height, p->decode_rows);
+    an_log(AN_LOG_INFO, "%s:   states        %9.1f MiB  %d pictures begun", id, mib(e->block_keep),
+           e->o.max_running + e->o.max_batch);
+    an_log(AN_LOG_INFO, "%s:   prompts       %9.1f MiB  %d encodings kept", id,
+           mib(prompts_plan(e)), e->o.text_cache);
+}
+
+static void print_text(const an_engine *e, const an_slot *s)
+{
+    const char *id = s->entry.id;
+    const an_language *m = &s->lm;
+    size_t pool = (size_t)an_pages_count(m->pages) * an_model_kv_block_bytes(s->model);
+    an_log(AN_LOG_INFO, "%s:   activations   %9.1f MiB  %d tokens a tick", id, mib(e->arena_base),
+           m->tick_tokens);
+    an_log(AN_LOG_INFO, "%s:   keys, values  %9.1f MiB  %lld blocks of %d tokens; context %lld", id,
+           mib(pool), (long long)an_pages_count(m->pages), AN_KV_BLOCK, (long long)m->positions);
+    an_log(AN_LOG_INFO, "%s:   logits        %9.1f MiB  %d rows", id, mib(m->bytes - pool),
+           m->wants);
 }
 
 /* What the process will hold when it is busy: said in lines a person can read, kept for /metrics.
@@ -124,26 +164,24 @@ static void print_plan(an_engine *e, const an_slot *s, const an_plan *p, double 
     const an_model_info *i = &s->entry.info;
     const char *id = s->entry.id;
     size_t weights = s->entry.device_bytes, others = e->weight_bytes - weights;
-    size_t text = (size_t)e->o.text_cache * an_encoding_plan(e, i);
-    size_t arena = e->arena_base, states = e->block_keep;
-    size_t total = e->program_bytes + weights + others + arena + states + text;
+    size_t total = e->program_bytes + e->weight_bytes + e->kv_bytes + e->arena_base +
+                   e->block_keep + prompts_plan(e);
     size_t results = (size_t)e->o.max_jobs_kept * (size_t)i->width * (size_t)i->height * 3;
-    if (results > e->o.max_result_bytes) results = e->o.max_result_bytes;
+    bool text = i->kind == AN_KIND_TEXT;
+    if (text || results > e->o.max_result_bytes) results = e->o.max_result_bytes;
     an_log(AN_LOG_INFO, "%s: %s, %s, loaded in %.2f s. Memory plan:", id, i->family,
            an_dtype_name(e->dtype), seconds);
     an_log(AN_LOG_INFO, "%s:   program       %9.1f MiB", id, mib(e->program_bytes));
     an_log(AN_LOG_INFO, "%s:   weights       %9.1f MiB", id, mib(weights));
     if (others) an_log(AN_LOG_INFO, "%s:   other models  %9.1f MiB", id, mib(others));
-    an_log(AN_LOG_INFO, "%s:   activations   %9.1f MiB  %d pictures of %dx%d at once, %d decoding",
-           id, mib(arena), p->batch, i->width, i->height, p->decode_rows);
-    an_log(AN_LOG_INFO, "%s:   states        %9.1f MiB  %d pictures begun", id, mib(states),
-           e->o.max_running + e->o.max_batch);
-    an_log(AN_LOG_INFO, "%s:   prompts       %9.1f MiB  %d encodings kept", id, mib(text),
-           e->o.text_cache);
+    if (text)
+        print_text(e, s);
+    else
+        print_pictures(e, s, p);
     an_log(AN_LOG_INFO,
-           "%s:   total         %9.1f MiB  of %.1f MiB; finished pictures are kept in "
+           "%s:   total         %9.1f MiB  of %.1f MiB; finished %s are kept in "
            "up to %.1f MiB beside it",
-           id, mib(total), mib(e->o.memory_bytes), mib(results));
+           id, mib(total), mib(e->o.memory_bytes), text ? "jobs" : "pictures", mib(results));
     pthread_mutex_lock(&e->lock);
     e->planned_bytes = total;
     pthread_mutex_unlock(&e->lock);
@@ -152,8 +190,10 @@ static void print_plan(an_engine *e, const an_slot *s, const an_plan *p, double 
 static an_status settle(an_engine *e, an_slot *s, double seconds, an_error *err)
 {
     an_plan plan;
-    an_status st = an_plan_model(e, s, &plan, err);
+    bool text = s->entry.info.kind == AN_KIND_TEXT;
+    an_status st = text ? an_language_open(e, s, &plan, err) : an_plan_model(e, s, &plan, err);
     if (!st) st = an_arena_reach(e, plan.arena, err);
+    if (st && text) an_language_close(e, s);
     if (st) return st;
     s->arena = plan.arena;
     s->states = plan.states;
@@ -184,7 +224,15 @@ an_status an_slot_load(an_engine *e, an_slot *s, an_error *err)
         if (s->model) unload(e, s);
         return an_fail_prefix(err, st, "loading model '%s'", s->entry.id);
     }
-    an_preview_fit(e, s);
+    const an_vocab *vocab; /* opened now, so that the first request does not wait for it */
+    if (s->entry.info.kind == AN_KIND_IMAGE)
+        an_preview_fit(e, s);
+    else
+        st = an_slot_vocab(e, s, &vocab, err);
+    if (st) {
+        unload(e, s);
+        return an_fail_prefix(err, st, "loading model '%s'", s->entry.id);
+    }
     pthread_mutex_lock(&e->lock);
     s->entry.loaded = true;
     pthread_mutex_unlock(&e->lock);

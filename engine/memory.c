@@ -191,20 +191,20 @@ static an_status reopen(an_engine *e, size_t bytes, an_error *err)
     return s;
 }
 
-static size_t budget_left(const an_engine *e)
+size_t an_budget_left(const an_engine *e)
 {
-    size_t used = e->weight_bytes + e->block_bytes;
+    size_t used = e->weight_bytes + e->block_bytes + e->kv_bytes;
     return e->o.memory_bytes > used ? e->o.memory_bytes - used : 0;
 }
 
 an_status an_arena_reach(an_engine *e, size_t bytes, an_error *err)
 {
     if (bytes <= e->arena_bytes) return AN_OK;
-    if (bytes > budget_left(e))
+    if (bytes > an_budget_left(e))
         return an_fail(err, AN_TOO_LARGE,
                        "%.1f MiB of working memory are needed, %.1f MiB of the %.1f MiB limit are "
                        "left beside weights and pictures (--memory)",
-                       (double)bytes / 1048576, (double)budget_left(e) / 1048576,
+                       (double)bytes / 1048576, (double)an_budget_left(e) / 1048576,
                        (double)e->o.memory_bytes / 1048576);
     an_log(AN_LOG_INFO, "working memory grows from %.1f to %.1f MiB",
            (double)e->arena_bytes / 1048576, (double)bytes / 1048576);
@@ -240,7 +240,7 @@ an_status an_plan_model(an_engine *e, an_slot *s, an_plan *out, an_error *err)
     if (!st) st = an_price_get(e, s, AN_STAGE_TEXT, 0, 0, 1, &text, err);
     if (!st) st = cost_of(s, &text, e->o.max_batch, &t, err);
     if (st) return st;
-    size_t left = budget_left(e), state = an_picture_state(i, h, w);
+    size_t left = an_budget_left(e), state = an_picture_state(i, h, w);
     size_t floor_bytes = decode.row_bytes > t.scratch_bytes ? decode.row_bytes : t.scratch_bytes;
     int branches = i->guidance_embed ? 1 : 2;
     for (out->batch = e->o.max_batch;; out->batch = (out->batch + 1) / 2) {
@@ -295,7 +295,7 @@ an_status an_block_take(an_engine *e, size_t bytes, an_block *out, an_error *err
         memmove(&e->pool[i], &e->pool[i + 1], (size_t)(e->pool_count - i) * sizeof *out);
         return AN_OK;
     }
-    size_t fixed = e->weight_bytes + e->arena_bytes;
+    size_t fixed = e->weight_bytes + e->arena_bytes + e->kv_bytes;
     while (e->pool_count > 0 && fixed + e->block_bytes + bytes > e->o.memory_bytes) release(e, 0);
     if (fixed + e->block_bytes + bytes > e->o.memory_bytes)
         return an_fail(err, AN_NO_MEMORY, "%.1f MiB more exceed the limit of %.1f MiB (--memory)",

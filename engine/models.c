@@ -169,6 +169,7 @@ void an_slots_free(an_engine *e)
         an_slot *s = &e->slot[i];
         for (int k = 0; k < 2; k++) an_tokenizer_free(s->tok[k]);
         json_decref(s->scheduler);
+        an_tongue_free(&s->tongue);
     }
     free(e->slot);
     e->slot = NULL;
@@ -189,10 +190,13 @@ static void list_models(const an_engine *e, an_kind kind, an_buf *b)
 an_slot *an_slot_find(const an_engine *e, const char *id, an_kind kind, an_error *err)
 {
     bool any = !id || !*id;
+    const an_model_entry *other = NULL; /* of another kind */
     for (int i = 0; i < e->slots; i++) {
         const an_model_entry *m = &e->slot[i].entry;
-        if (any ? m->is_default && m->info.kind == kind : strcmp(m->id, id) == 0)
-            return &e->slot[i];
+        if (any ? !m->is_default : strcmp(m->id, id) != 0) continue;
+        /* of a broken one the kind is not known; it says itself what is wrong with it */
+        if (m->info.kind == kind || (!any && !m->ok)) return &e->slot[i];
+        other = !any ? m : NULL;
     }
     an_buf names;
     an_buf_init(&names, 600);
@@ -200,10 +204,21 @@ an_slot *an_slot_find(const an_engine *e, const char *id, an_kind kind, an_error
     const char *there = names.data ? names.data : "none";
     if (any)
         an_fail_param(err, AN_NOT_FOUND, "model", "no %s model can be served", an_kind_name(kind));
+    else if (other)
+        an_fail_param(err, AN_NOT_FOUND, "model",
+                      "model '%s' makes %ss, a model of kind %s is needed; there are: %s",
+                      other->id, an_kind_name(other->info.kind), an_kind_name(kind), there);
     else
         an_fail_param(err, AN_NOT_FOUND, "model", "no model '%.80s'; there are: %s", id, there);
     an_buf_free(&names);
     return NULL;
+}
+
+an_status an_slot_serves(const an_slot *s, an_error *err)
+{
+    if (s->entry.ok) return AN_OK;
+    return an_fail_param(err, AN_NOT_FOUND, "model", "model '%s' cannot be served: %s", s->entry.id,
+                         s->entry.error);
 }
 
 int an_engine_model_count(const an_engine *e)

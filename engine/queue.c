@@ -74,6 +74,25 @@ void an_clients_charge(an_clients *c, an_client *who, double flops)
     advance_clock(c);
 }
 
+void an_claim_enter(an_claim *claim)
+{
+    an_client *who = claim->client;
+    int kind = claim->kind;
+    if (who->jobs_of[kind]++ > 0) return;
+    if (who->spent[kind] < who->spent[!kind]) who->spent[kind] = who->spent[!kind];
+}
+
+void an_claim_leave(an_claim *claim)
+{
+    claim->client->jobs_of[claim->kind]--;
+}
+
+void an_claim_charge(an_clients *c, an_claim *claim, double flops)
+{
+    claim->client->spent[claim->kind] += flops;
+    an_clients_charge(c, claim->client, flops);
+}
+
 void an_clients_free(an_clients *c)
 {
     while (c->first) {
@@ -91,6 +110,9 @@ bool an_claim_before(const an_claim *a, const an_claim *b)
     if (a->priority != b->priority) return a->priority > b->priority;
     if (a->client != b->client && a->client->vtime != b->client->vtime)
         return a->client->vtime < b->client->vtime;
+    if (a->client == b->client && a->kind != b->kind &&
+        a->client->spent[a->kind] != b->client->spent[b->kind])
+        return a->client->spent[a->kind] < b->client->spent[b->kind];
     if (a->deadline != b->deadline) {
         if (a->deadline == 0) return false;
         return b->deadline == 0 || a->deadline < b->deadline;
@@ -98,12 +120,16 @@ bool an_claim_before(const an_claim *a, const an_claim *b)
     return a->age < b->age;
 }
 
+static int started(const an_claim *c)
+{
+    return c->kind ? c->client->sequences : c->client->pictures;
+}
+
 /* Places are shared as the FLOPs are: who has fewer pictures started goes first. Without this, a
  * client that comes first would take every place before anything was charged to it. */
 static bool starts_before(const an_claim *a, const an_claim *b)
 {
-    if (a->priority == b->priority && a->client->pictures != b->client->pictures)
-        return a->client->pictures < b->client->pictures;
+    if (a->priority == b->priority && started(a) != started(b)) return started(a) < started(b);
     return an_claim_before(a, b);
 }
 
@@ -153,11 +179,11 @@ void an_queue_started(an_queue *q, an_claim *c)
     q->waiting--;
 }
 
-an_claim *an_queue_best(const an_queue *q, bool newcomers)
+an_claim *an_queue_best(const an_queue *q, int kind, bool newcomers)
 {
     an_claim *best = NULL;
     for (an_claim *c = q->first; c; c = c->next) {
-        if (newcomers && c->client->pictures > 0) continue;
+        if (c->kind != kind || (newcomers && started(c) > 0)) continue;
         if (!best || starts_before(c, best)) best = c;
     }
     return best;
@@ -168,6 +194,6 @@ int an_queue_position(const an_queue *q, const an_claim *c)
     if (!c->queued || c->started) return -1;
     int n = 0;
     for (const an_claim *i = q->first; i; i = i->next)
-        if (!i->started && i != c && starts_before(i, c)) n++;
+        if (!i->started && i != c && i->kind == c->kind && starts_before(i, c)) n++;
     return n;
 }

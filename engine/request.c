@@ -1,7 +1,7 @@
 /* request.c: everything a client can get wrong is found here, before anything is queued, and named
  * with its field and limit. What comes out is complete: defaults filled in, prompts as tokens, the
  * sampler as a table of steps, the memory known to suffice. */
-#include "state.h"
+#include "request.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -15,13 +15,13 @@ void an_image_request_default(an_image_request *r)
 
 /* ---------------------------------------------------------------- single fields */
 
-static an_status check_int(const char *field, int v, int lo, int hi, an_error *err)
+an_status an_check_int(const char *field, int v, int lo, int hi, an_error *err)
 {
     if (v >= lo && v <= hi) return AN_OK;
     return an_fail_param(err, AN_INVALID, field, "%s is %d, it must be %d to %d", field, v, lo, hi);
 }
 
-static an_status check_real(const char *field, double v, double lo, double hi, an_error *err)
+an_status an_check_real(const char *field, double v, double lo, double hi, an_error *err)
 {
     if (v >= lo && v <= hi) return AN_OK;
     return an_fail_param(err, AN_INVALID, field, "%s is %g, it must be %g to %g", field, v, lo, hi);
@@ -67,15 +67,15 @@ static an_status check_fields(const an_engine *e, const an_model_info *info, con
     if ((s = check_text(e, "prompt", r->prompt, err))) return s;
     if ((s = check_text(e, "negative_prompt", r->negative_prompt, err))) return s;
     if ((s = check_size(e, info, SIZE_FIELDS, j->width, j->height, err))) return s;
-    if ((s = check_int("n", j->n, 1, e->o.max_n, err))) return s;
-    if ((s = check_int("steps", j->steps, 1, e->o.max_steps, err))) return s;
-    if ((s = check_real("guidance_scale", j->guidance, 0, 100, err))) return s;
-    if ((s = check_real("guidance_rescale", j->rescale, 0, 1, err))) return s;
+    if ((s = an_check_int("n", j->n, 1, e->o.max_n, err))) return s;
+    if ((s = an_check_int("steps", j->steps, 1, e->o.max_steps, err))) return s;
+    if ((s = an_check_real("guidance_scale", j->guidance, 0, 100, err))) return s;
+    if ((s = an_check_real("guidance_rescale", j->rescale, 0, 1, err))) return s;
     int layers = info->layers_text > 0 ? info->layers_text : 1;
-    if ((s = check_int("clip_skip", r->clip_skip, 0, layers, err))) return s;
-    if ((s = check_int("partial_images", r->previews, 0, j->steps, err))) return s;
-    if ((s = check_int("priority", r->priority, -10, 10, err))) return s;
-    if ((s = check_real("deadline_ms", 1000 * r->deadline_s, 0, 1e12, err))) return s;
+    if ((s = an_check_int("clip_skip", r->clip_skip, 0, layers, err))) return s;
+    if ((s = an_check_int("partial_images", r->previews, 0, j->steps, err))) return s;
+    if ((s = an_check_int("priority", r->priority, -10, 10, err))) return s;
+    if ((s = an_check_real("deadline_ms", 1000 * r->deadline_s, 0, 1e12, err))) return s;
     if (r->rng != AN_RNG_GPU && r->rng != AN_RNG_CPU)
         return an_fail_param(err, AN_INVALID, "rng", "rng must be \"gpu\" or \"cpu\"");
     if (r->seed > INT64_MAX - j->n)
@@ -239,7 +239,7 @@ static an_status check_memory(an_engine *e, an_job *j, an_error *err)
 
 /* ---------------------------------------------------------------- submit */
 
-static an_status find_slot(an_engine *e, const char *id, an_slot **out, an_error *err)
+an_status an_request_slot(an_engine *e, const char *id, an_kind kind, an_slot **out, an_error *err)
 {
     pthread_mutex_lock(&e->lock);
     an_status s = AN_OK;
@@ -251,16 +251,15 @@ static an_status find_slot(an_engine *e, const char *id, an_slot **out, an_error
         e->jobs_refused++;
         s = an_fail(err, AN_BUSY, "the queue is full: %d jobs are waiting, the limit is %d",
                     e->queue.waiting, e->queue.max);
-    } else if (!(*out = an_slot_find(e, id, AN_KIND_IMAGE, err)))
+    } else if (!(*out = an_slot_find(e, id, kind, err)))
         s = AN_NOT_FOUND;
-    else if (!(*out)->entry.ok)
-        s = an_fail_param(err, AN_NOT_FOUND, "model", "model '%s' cannot be served: %s",
-                          (*out)->entry.id, (*out)->entry.error);
+    else
+        s = an_slot_serves(*out, err);
     pthread_mutex_unlock(&e->lock);
     return s;
 }
 
-static int64_t random_seed(void)
+int64_t an_random_seed(void)
 {
     uint32_t v = 0;
     if (getrandom(&v, sizeof v, 0) != (ssize_t)sizeof v) v = (uint32_t)(an_now_s() * 1e6);
@@ -278,7 +277,7 @@ static bool copy_strings(an_job *j, const an_image_request *r)
            (j->sampler || !r->sampler) && (j->schedule || !r->schedule) && (j->tag || !r->tag);
 }
 
-static void describe_model(an_job *j, an_slot *s, const char *client)
+void an_job_describe_model(an_job *j, an_slot *s, const char *client)
 {
     j->slot = s;
     memcpy(j->model, s->entry.id, sizeof j->model);
@@ -290,7 +289,7 @@ static an_status fill(an_engine *e, an_job *j, an_slot *slot, const an_image_req
                       an_error *err)
 {
     const an_model_info *info = &slot->entry.info;
-    describe_model(j, slot, r->client);
+    an_job_describe_model(j, slot, r->client);
     j->width = r->width ? r->width : info->width;
     j->height = r->height ? r->height : info->height;
     j->steps = r->steps ? r->steps : info->steps > 0 ? info->steps : 20;
@@ -307,7 +306,7 @@ static an_status fill(an_engine *e, an_job *j, an_slot *slot, const an_image_req
     j->previews = r->previews;
     j->every_step = r->preview_every_step;
     j->rng = r->rng;
-    j->seed = r->seed < 0 ? random_seed() : r->seed;
+    j->seed = r->seed < 0 ? an_random_seed() : r->seed;
     j->claim.priority = r->priority;
     j->deadline = r->deadline_s > 0 ? j->created_mono + r->deadline_s : 0;
     s = make_solver(j, r, err);
@@ -316,8 +315,7 @@ static an_status fill(an_engine *e, an_job *j, an_slot *slot, const an_image_req
     return s;
 }
 
-/* Hands a complete job to the queue; its reference becomes the caller's, or is dropped. */
-static an_status enqueue(an_engine *e, an_job *j, an_status s, an_job **out, an_error *err)
+an_status an_job_submit(an_engine *e, an_job *j, an_status s, an_job **out, an_error *err)
 {
     if (!s) {
         pthread_mutex_lock(&e->lock);
@@ -345,12 +343,12 @@ an_status an_engine_submit(an_engine *e, const an_image_request *r, an_job **out
     an_slot *slot = NULL;
     *out = NULL;
     int n = r->n ? r->n : 1;
-    an_status s = find_slot(e, r->model, &slot, err);
-    if (!s) s = check_int("n", n, 1, e->o.max_n, err);
+    an_status s = an_request_slot(e, r->model, AN_KIND_IMAGE, &slot, err);
+    if (!s) s = an_check_int("n", n, 1, e->o.max_n, err);
     if (s) return s;
     an_job *j = an_job_new(e, AN_TASK_IMAGE, n, err);
     if (!j) return AN_NO_MEMORY;
-    return enqueue(e, j, fill(e, j, slot, r, err), out, err);
+    return an_job_submit(e, j, fill(e, j, slot, r, err), out, err);
 }
 
 static an_status fill_encode(an_engine *e, an_job *j, const an_latents_request *r, an_error *err)
@@ -404,12 +402,12 @@ an_status an_engine_submit_latents(an_engine *e, const an_latents_request *r, an
 {
     an_slot *slot = NULL;
     *out = NULL;
-    an_status s = find_slot(e, r->model, &slot, err);
+    an_status s = an_request_slot(e, r->model, AN_KIND_IMAGE, &slot, err);
     if (s) return s;
     an_job *j = an_job_new(e, r->decode ? AN_TASK_DECODE : AN_TASK_ENCODE, 1, err);
     if (!j) return AN_NO_MEMORY;
-    describe_model(j, slot, r->client);
+    an_job_describe_model(j, slot, r->client);
     s = r->decode ? fill_decode(e, j, r, err) : fill_encode(e, j, r, err);
     if (!s) s = check_memory(e, j, err);
-    return enqueue(e, j, s, out, err);
+    return an_job_submit(e, j, s, out, err);
 }

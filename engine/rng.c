@@ -4,6 +4,7 @@
  * (Salmon et al. 2011), laid out as torch's CUDA randn. Logarithms and sines are taken in double:
  * the same on every machine, and closer to torch than its own fast paths are to each other. */
 #include "anneal/solver.h"
+#include "sampling.h"
 
 #include <math.h>
 
@@ -125,6 +126,15 @@ static void gpu_draw(an_rng *r, float *out, size_t count)
         out[i] = (float)(sqrt(-2.0 * log((double)u)) * sin((double)v));
     }
     r->offset++;
+}
+
+/* For tokens: no torch to follow. Counter (index, 0, 1): pictures have 0 last. */
+double an_rng_uniform(uint64_t seed, uint64_t index)
+{
+    uint32_t counter[4] = {(uint32_t)index, (uint32_t)(index >> 32), 0, 1}, word[4];
+    philox(seed, counter, word);
+    uint64_t bits = (uint64_t)word[0] << 32 | word[1];
+    return (double)(bits >> 11) * 0x1p-53;
 }
 
 /* ---------------------------------------------------------------- both */

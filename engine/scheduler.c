@@ -53,7 +53,7 @@ static an_task *best_task(const an_engine *e, const group *g)
     an_task *best = NULL;
     for (int i = 0; i < e->run_count; i++) {
         an_task *t = e->run[i];
-        if (chosen(&e->tick, t)) continue;
+        if (chosen(&e->tick, t) || (t->seq && !an_seq_ready(t))) continue;
         if (best && !an_claim_before(&t->job->claim, &best->job->claim)) continue;
         if (g) {
             group own = group_of(t);
@@ -105,11 +105,14 @@ static bool choose(an_engine *e)
 {
     an_tick *t = &e->tick;
     t->n = t->rows = 0;
-    an_task *leader = best_task(e, NULL);
+    t->leader = best_task(e, NULL);
+    an_task *leader = t->leader;
     if (!leader) return false;
     group g = group_of(leader);
     t->slot = g.slot;
     t->stage = g.stage;
+    g.slot->last_used = an_now_s();
+    if (g.stage == AN_STAGE_FORWARD) return true; /* decode.c gathers its own */
     an_error err = {0};
     if (an_price_get(e, g.slot, g.stage, g.h, g.w, g.tokens, &t->price, &err)) {
         an_job_end(e, leader->job, AN_JOB_FAILED, &err);
@@ -121,7 +124,6 @@ static bool choose(an_engine *e)
         int most = an_price_rows(e, &t->price, 2 * e->o.max_batch);
         gather_pictures(e, leader, &g, most);
     }
-    g.slot->last_used = an_now_s();
     return true;
 }
 
@@ -143,7 +145,7 @@ static an_status run_rows(an_engine *e, int first, int n, an_error *err)
     }
 }
 
-static void device_failed(an_engine *e, const an_error *err)
+void an_device_failed(an_engine *e, const an_error *err)
 {
     an_log(AN_LOG_ERROR, "device: %s", err->message);
     pthread_mutex_lock(&e->lock);
@@ -170,7 +172,7 @@ static void run(an_engine *e)
         t->status[i] = run_rows(e, i, 1, &t->error[i]);
     }
     for (int i = 0; i < t->n; i++)
-        if (t->status[i] == AN_DEVICE) device_failed(e, &t->error[i]);
+        if (t->status[i] == AN_DEVICE) an_device_failed(e, &t->error[i]);
     t->seconds = an_now_s() - start;
 }
 
@@ -188,7 +190,7 @@ static void account(an_engine *e)
     for (int i = 0; i < t->n; i++) {
         an_job *j = t->task[i]->job;
         int rows = t->stage == AN_STAGE_DENOISE ? j->branches : 1;
-        an_clients_charge(&e->clients, j->claim.client, t->price.row_flops * rows);
+        an_claim_charge(&e->clients, &j->claim, t->price.row_flops * rows);
     }
 }
 
@@ -297,14 +299,20 @@ static bool wait_for_work(an_engine *e)
 static bool tick(an_engine *e)
 {
     an_expire(e);      /* cancelled, too late, too old */
-    an_admit(e);       /* waiting pictures start while there is room */
+    an_admit(e);       /* waiting pictures and sequences start while there is room */
+    an_seqs_place(e);  /* sequences get memory for their keys and values */
     an_jobs_notify(e); /* watchers hear of both before the device is busy */
     if (!choose(e)) {  /* model, stage, rows */
         an_jobs_notify(e);
         return wait_for_work(e);
     }
-    run(e);     /* one call of the network for all of them */
-    scatter(e); /* progress, previews, pictures, failures */
+    if (e->tick.stage == AN_STAGE_FORWARD) {
+        an_decode_tick(e, e->tick.leader); /* a token each, or a piece of a prompt */
+    } else {
+        run(e);     /* one call of the network for all of them */
+        scatter(e); /* progress, previews, pictures, failures */
+    }
+    an_engine_count_pages(e);
     an_jobs_notify(e);
     return true;
 }

@@ -8,13 +8,15 @@
 
 #include "anneal/engine.h"
 #include "queue.h"
+#include "sequence.h"
 
 #include <jansson.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
 #define AN_BATCH_MAX 64   /* pictures in a tick, whatever the option says */
-#define AN_RUN_MAX   1024 /* pictures started */
+#define AN_RUN_MAX   2048 /* pictures and sequences started */
+#define AN_SEQ_MAX   1024 /* sequences started */
 
 /* ---------------------------------------------------------------- models (models.c, load.c) */
 
@@ -29,14 +31,20 @@ typedef struct an_slot {
     size_t arena, states; /* its plan, 0 = not loaded */
     float rgb[16][3],
         rgb_bias[3]; /* preview: written at load by the device thread, its only reader */
+    an_language lm;  /* a loaded language model's */
+    an_tongue tongue;
 } an_slot;
 
 void an_slots_scan(an_engine *e); /* at start, before any other thread */
 void an_slots_free(an_engine *e);
 an_slot *an_slot_find(const an_engine *e, const char *id, an_kind kind, an_error *err); /* lock */
+/* AN_NOT_FOUND with the reason if it is broken. Lock. */
+an_status an_slot_serves(const an_slot *s, an_error *err);
 /* The slot's tokenizer 0 or 1. Any thread. */
 an_status an_slot_tokenizer(an_engine *e, an_slot *s, int which, const an_tokenizer **out,
                             an_error *err);
+/* The slot that a request names; counts a refusal. No lock. */
+an_status an_request_slot(an_engine *e, const char *id, an_kind kind, an_slot **out, an_error *err);
 /* Device thread, without the lock: loads (making room first), sizes the arena, prints the plan. */
 an_status an_slot_load(an_engine *e, an_slot *s, an_error *err);
 /* Arena for a tick of this size; idle models make way. Device thread. */
@@ -44,6 +52,18 @@ an_status an_room_for(an_engine *e, const an_slot *s, size_t scratch, an_error *
 void an_slot_broken(an_engine *e, an_slot *s, const an_error *why);
 void an_slots_load_defaults(an_engine *e);
 void an_slots_unload(an_engine *e); /* device thread, at its end */
+
+/* ---------------------------------------------------------------- language models (language.c) */
+
+typedef struct an_plan an_plan;
+/* Pool, prices and buffers of the model just loaded, and what its dearest tick needs. */
+an_status an_language_open(an_engine *e, an_slot *s, an_plan *out, an_error *err);
+void an_language_close(an_engine *e, an_slot *s);
+/* Positions that one sequence may have; an estimate before the model is loaded. No lock. */
+int64_t an_language_positions(an_engine *e, const an_slot *s);
+/* The slot's tokenizer (NULL: it has none) and ends. Any thread. */
+an_status an_slot_vocab(an_engine *e, an_slot *s, const an_vocab **out, an_error *err);
+void an_tongue_free(an_tongue *t);
 
 /* ---------------------------------------------------------------- prices and memory (memory.c) */
 
@@ -76,12 +96,13 @@ an_status an_picture_scratch(an_engine *e, an_slot *s, int64_t h, int64_t w, siz
 size_t an_picture_state(const an_model_info *i, int64_t h, int64_t w);
 /* Makes the arena at least this large, within the budget. Device thread. */
 an_status an_arena_reach(an_engine *e, size_t bytes, an_error *err);
-void an_arena_relax(an_engine *e); /* back to what the loaded models' default sizes need */
+size_t an_budget_left(const an_engine *e); /* beside weights, keys and values, and pictures */
+void an_arena_relax(an_engine *e);         /* back to what the loaded models' default sizes need */
 /* The plan of the model just loaded: what max_batch pictures of its default size need. */
-typedef struct an_plan {
+struct an_plan {
     size_t arena, states;
     int batch, decode_rows;
-} an_plan;
+};
 an_status an_plan_model(an_engine *e, an_slot *s, an_plan *out, an_error *err);
 
 /* Device blocks of pictures, reused. Device thread. */
@@ -135,14 +156,15 @@ size_t an_encoding_plan(const an_engine *e, const an_model_info *i); /* bytes of
 
 /* ---------------------------------------------------------------- jobs (job.c, events.c) */
 
-typedef enum { AN_TASK_IMAGE, AN_TASK_ENCODE, AN_TASK_DECODE } an_task_kind;
+typedef enum { AN_TASK_IMAGE, AN_TASK_ENCODE, AN_TASK_DECODE, AN_TASK_TEXT } an_task_kind;
 
-/* One picture: a row with its own noise, solver position and memory. Device thread, except that
- * pixels, latent and logvar belong to the job from `done` on. */
+/* One picture: a row with its own noise, solver position and memory; or one choice of a text.
+ * Device thread, except that pixels, latent and logvar belong to the job from `done` on. */
 typedef struct an_task {
     an_job *job;
     int index;
     bool started, done;
+    an_seq *seq; /* TEXT, while it runs; nothing below is used then */
     int call;    /* network calls behind it */
     int partial; /* previews sent */
     an_rng *rng;
@@ -195,9 +217,10 @@ struct an_job {
     /* input, dropped when the job ends; device thread after submit */
     an_solver *solver;
     an_text_input cond, uncond;
-    uint8_t *image; /* ENCODE */
-    float *latent;  /* DECODE: [h, w, c] */
-    an_task *task;  /* [n] */
+    uint8_t *image;    /* ENCODE */
+    float *latent;     /* DECODE: [h, w, c] */
+    an_task *task;     /* [n] */
+    an_text_job *text; /* TEXT */
     /* lock */
     an_claim claim;
     an_job_state state;
@@ -235,6 +258,7 @@ double an_job_eta(const an_engine *e, const an_job *j); /* lock */
 
 /* The rows of one tick: pictures of one model, stage and size, or prompts of one model. */
 typedef struct an_tick {
+    an_task *leader;
     an_slot *slot;
     an_stage stage;
     an_price price;
@@ -260,6 +284,24 @@ an_status an_task_open(an_engine *e, an_task *t, an_error *err);
 void an_task_close(an_engine *e, an_task *t);
 an_stage an_task_stage(const an_task *t);
 
+/* sequence.c: pages. A sequence without them waits; it is not in any tick. */
+an_status an_seq_open(an_engine *e, an_task *t, an_error *err);
+void an_seq_close(an_task *t);
+bool an_seq_ready(const an_task *t);
+void an_seqs_place(an_engine *e); /* waiting sequences get pages while there are any */
+/* Pages for the next token of every sequence of this model that decodes; the least senior ones make
+ * way. */
+void an_seqs_extend(an_engine *e, const an_slot *s);
+/* Takes over what others have computed of its prompt meanwhile. */
+void an_seq_catch_up(an_engine *e, an_task *t);
+void an_seq_publish(an_engine *e, an_task *t); /* its full pages can be found from now on */
+
+/* decode.c: one tick of the sequences of the leader's model. */
+typedef struct an_decode an_decode;
+an_decode *an_decode_new(void);
+void an_decode_free(an_decode *d);
+void an_decode_tick(an_engine *e, an_task *leader);
+
 /* preview.c */
 bool an_preview_due(const an_task *t); /* after the call that is about to run */
 /* rgb [h, w, 3] of latents [h, w, c] */
@@ -273,6 +315,7 @@ void an_admit(an_engine *e);  /* starts waiting pictures while there is room */
 void an_job_end(an_engine *e, an_job *j, an_job_state state, const an_error *why);
 void an_task_finished(an_engine *e, an_task *t); /* its picture is there */
 
+void an_device_failed(an_engine *e, const an_error *err);
 void *an_device_thread(void *engine);
 
 /* ---------------------------------------------------------------- the engine */
@@ -302,30 +345,40 @@ struct an_engine {
     int finished_count, queued, running;
     size_t result_bytes;
     size_t input_bytes; /* uploads of jobs that have not ended */
-    an_job *touched; /* device thread, under the lock */
+    an_job *touched;    /* device thread, under the lock */
     uint64_t jobs_done, jobs_failed, jobs_canceled, jobs_refused, images_done;
     uint64_t ticks[AN_STAGE_COUNT], tick_rows[AN_STAGE_COUNT];
     uint64_t text_hits, text_misses;
     double busy_s, last_tick, seconds_per_flop;
     an_histogram queue_s, step_s, request_s;
+    an_histogram first_token_s, token_s, tick_tokens;
+    int seqs_running; /* with pages, after the last tick; likewise the next two */
+    int64_t kv_blocks, kv_blocks_used;
+    uint64_t prompt_tokens, generated_tokens, preemptions, prefix_queries, prefix_hits;
+    uint64_t finished_stop, finished_length, finished_abort;
     an_price *price;
     int prices;
     uint64_t price_clock;
     size_t weight_bytes, arena_bytes, block_bytes; /* written by the device thread */
+    size_t kv_bytes;                               /* keys and values, and logits; likewise */
     size_t planned_bytes, program_bytes; /* the last plan; what the process had before any model */
 
     /* device thread */
-    an_task *run[AN_RUN_MAX]; /* pictures started and not finished */
+    an_task *run[AN_RUN_MAX]; /* pictures and sequences started and not finished */
     int run_count;            /* lock to change */
+    int run_texts;            /* of them sequences */
     size_t arena_base, block_keep, block_free_bytes;
     an_block pool[AN_POOL]; /* free blocks, the oldest first */
     int pool_count;
     an_encoding *encodings;
     int encoding_count;
     an_tick tick;
+    an_decode *decode;
+    an_sampler_room sampler;
 };
 
-void an_engine_wake(an_engine *e); /* lock: there is something to do */
+void an_engine_wake(an_engine *e);        /* lock: there is something to do */
+void an_engine_count_pages(an_engine *e); /* device thread: for the stats */
 void an_hist_init(an_histogram *h);
 void an_hist_add(an_histogram *h, double seconds);
 

@@ -73,6 +73,7 @@ static an_status put_input(an_engine *e, an_task *t, an_error *err)
 
 an_status an_task_open(an_engine *e, an_task *t, an_error *err)
 {
+    if (t->job->text) return an_seq_open(e, t, err);
     an_status s = an_block_take(e, lay_out(t, NULL), &t->block, err);
     if (s) return s;
     lay_out(t, t->block.data);
@@ -86,6 +87,7 @@ an_status an_task_open(an_engine *e, an_task *t, an_error *err)
 /* What the job keeps (pixels, latent, logvar) stays if the picture is done. */
 void an_task_close(an_engine *e, an_task *t)
 {
+    an_seq_close(t);
     an_encoding_put(e, t->cond);
     an_encoding_put(e, t->uncond);
     t->cond = t->uncond = NULL;
@@ -104,6 +106,7 @@ void an_task_close(an_engine *e, an_task *t)
 
 an_stage an_task_stage(const an_task *t)
 {
+    if (t->job->text) return AN_STAGE_FORWARD;
     if (t->job->kind == AN_TASK_ENCODE) return AN_STAGE_ENCODE;
     if (t->job->kind == AN_TASK_DECODE) return AN_STAGE_DECODE;
     if (!t->cond->ready || (t->uncond && !t->uncond->ready)) return AN_STAGE_TEXT;

@@ -188,7 +188,7 @@ typedef struct listener {
     an_job *job;
     atomic_int calls;
     uint64_t cursor;
-    int count[8];
+    int count[AN_EVENT_CANCELED + 1];
     int partials, last_step;
     uint64_t last_seq;
     bool ordered, sized;

@@ -1,0 +1,435 @@
+/* decode.c: one tick of a batch of sequences. Read an_decode_tick first: a text grows by this
+ * function being called until every choice is finished.
+ *
+ * A tick holds tokens of many sequences: one of each that decodes, and with the rest of the budget
+ * pieces of prompts. Where a prompt is cut changes no byte (model.h), so the cuts may follow the
+ * clock: while others wait for their next token, or for a picture's next step, pieces are short. */
+#include "state.h"
+
+#include <stdlib.h>
+
+#define TICK_SHARED_S 0.25 /* prompts of a tick that others wait for, in seconds */
+#define TICK_ALONE_S  1.0  /* that nobody waits for: how late a cancelled one may leave */
+#define PIECE_LEAST   32   /* tokens of a prompt, however slow the machine is */
+/* Reading the weights takes a tick as long as this many FLOPs a byte would: few tokens are charged
+ * for the time they take. About what a CPU has; a GPU has more. */
+#define FLOPS_A_BYTE 8.0
+
+/* One sequence's part of the tick. */
+typedef struct part {
+    an_task *task;
+    int n, want; /* tokens, rows of logits */
+    int logits;  /* the first of its rows */
+    double flops;
+    an_status status;
+    an_error error;
+    bool drew, ended;
+} part;
+
+typedef struct an_decode {
+    an_slot *slot;
+    int n, tokens, wants;
+    bool decoding; /* some sequence waits for its next token */
+    double flops, seconds;
+    part part[AN_SEQ_MAX];
+    an_lm_row row[AN_SEQ_MAX];
+    an_task *line[AN_SEQ_MAX];
+    an_job *held[AN_SEQ_MAX];
+} batch;
+
+static an_seq *seq_of(const part *p)
+{
+    return p->task->seq;
+}
+
+/* ---------------------------------------------------------------- gathering */
+
+static bool decodes(const an_seq *q)
+{
+    return q->done == q->n_ids - 1;
+}
+
+static int by_claim(const void *a, const void *b)
+{
+    const an_task *x = *(an_task *const *)a, *y = *(an_task *const *)b;
+    if (x->job == y->job) return x->index - y->index;
+    return an_claim_before(&x->job->claim, &y->job->claim) ? -1 : 1;
+}
+
+/* Sequences of this model that have pages, the most deserving first. */
+static int line_up(const an_engine *e, const an_slot *s, an_task **out)
+{
+    int n = 0;
+    for (int i = 0; i < e->run_count && n < AN_SEQ_MAX; i++)
+        if (e->run[i]->seq && e->run[i]->job->slot == s && an_seq_ready(e->run[i]))
+            out[n++] = e->run[i];
+    qsort(out, (size_t)n, sizeof *out, by_claim);
+    return n;
+}
+
+/* Logprobs of a prompt need the logits of all its tokens, of the first choice. */
+static bool echoes(const an_task *t)
+{
+    const an_text_job *x = t->job->text;
+    return x->echo && t->index == 0 && t->seq->done < t->seq->n_prompt;
+}
+
+/* Tokens of prompts that this tick has time for. */
+static int prompt_budget(const an_engine *e, const batch *b)
+{
+    const an_language *m = &b->slot->lm;
+    bool shared = b->decoding || e->run_count > e->run_texts;
+    double seconds = shared ? TICK_SHARED_S : TICK_ALONE_S;
+    double one = m->price.token * m->flop_s;
+    int most = m->tick_tokens - b->tokens;
+    if (one > 0 && seconds / one < most) most = (int)(seconds / one);
+    if (most < PIECE_LEAST) most = PIECE_LEAST;
+    return most < m->tick_tokens - b->tokens ? most : m->tick_tokens - b->tokens;
+}
+
+/* FLOPs of n tokens whose keys end at `end`. */
+static double flops_of(const an_lm_price *p, int n, int64_t end, int want)
+{
+    double keys = (double)n * ((double)end - (double)(n - 1) / 2);
+    return p->token * n + p->key * keys + p->want * want;
+}
+
+static void add(batch *b, an_task *t, int n, int want)
+{
+    an_seq *q = t->seq;
+    const an_language *m = &b->slot->lm;
+    part *p = &b->part[b->n];
+    size_t vocab = (size_t)b->slot->entry.info.vocab;
+    *p = (part){.task = t, .n = n, .want = want, .logits = b->wants};
+    p->flops = flops_of(&m->price, n, q->done + n, want);
+    b->row[b->n] = (an_lm_row){.ids = q->ids + q->done,
+                               .n = n,
+                               .pos = q->done,
+                               .blocks = q->page,
+                               .want = want,
+                               .logits = want ? m->logits + (size_t)b->wants * vocab : NULL};
+    b->n++;
+    b->tokens += n;
+    b->wants += want;
+    b->flops += p->flops;
+}
+
+static void add_prompt(an_engine *e, batch *b, an_task *t, int *budget)
+{
+    an_seq *q = t->seq;
+    an_seq_catch_up(e, t);
+    int left = q->n_ids - q->done, n = left < *budget ? left : *budget;
+    int room = b->slot->lm.wants - b->wants;
+    bool echo = echoes(t);
+    if (echo && n > room) n = room;
+    /* Pieces end with a page, so that others can take it over. */
+    if (n < left && n > AN_KV_BLOCK) n -= (q->done + n) % AN_KV_BLOCK;
+    int want = echo ? n : n == left;
+    if (n < 1 || want > room) return;
+    add(b, t, n, want);
+    *budget -= n;
+}
+
+static void gather(an_engine *e, batch *b)
+{
+    an_task **line = b->line;
+    an_seqs_extend(e, b->slot);
+    int n = line_up(e, b->slot, line), prompts = 0;
+    for (int i = 0; i < n; i++) prompts += !decodes(line[i]->seq);
+    const an_language *m = &b->slot->lm;
+    /* Where the tick is smaller than the crowd, prompts get a quarter of it all the same. */
+    int most = m->tick_tokens - (prompts ? (m->tick_tokens + 3) / 4 : 0);
+    for (int i = 0; i < n && b->tokens < most && b->wants < m->wants; i++)
+        if (decodes(line[i]->seq)) add(b, line[i], 1, 1);
+    b->decoding = b->n > 0;
+    int budget = prompt_budget(e, b);
+    for (int i = 0; i < n && budget > 0; i++)
+        if (!decodes(line[i]->seq)) add_prompt(e, b, line[i], &budget);
+}
+
+/* ---------------------------------------------------------------- running */
+
+static an_status forward(an_engine *e, batch *b, int first, int n, an_error *err)
+{
+    an_language *m = &b->slot->lm;
+    an_lane_reset(e->lane);
+    an_status s = an_lm_forward(b->slot->model, e->lane, m->kv, &b->row[first], n, err);
+    if (s) return s;
+    const part *from = &b->part[first], *to = &b->part[first + n - 1];
+    size_t vocab = (size_t)b->slot->entry.info.vocab;
+    size_t at = (size_t)from->logits * vocab;
+    size_t rows = (size_t)(to->logits + to->want - from->logits);
+    if (rows) an_download(e->lane, m->host + at, m->logits + at, rows * vocab * sizeof(float));
+    an_lane_sync(e->lane);
+    return an_lane_status(e->lane, err);
+}
+
+/* A batch that fails is run again sequence by sequence, so that only those at fault fail. */
+static void run(an_engine *e, batch *b)
+{
+    an_error err = {0};
+    double start = an_now_s();
+    an_status s = forward(e, b, 0, b->n, &err);
+    for (int i = 0; i < b->n && s; i++) {
+        part *p = &b->part[i];
+        p->error = err;
+        p->status = b->n == 1 ? s : forward(e, b, i, 1, &p->error);
+        if (p->status == AN_DEVICE) an_device_failed(e, &p->error);
+    }
+    b->seconds = an_now_s() - start;
+}
+
+/* ---------------------------------------------------------------- tokens */
+
+static bool in(const int32_t *list, int n, int32_t id)
+{
+    for (int i = 0; i < n; i++)
+        if (list[i] == id) return true;
+    return false;
+}
+
+/* End tokens come first in the list, then stop ids. */
+static void ban(const an_text_job *x, bool early, an_draw *d)
+{
+    bool ends = x->ban_eos || (early && !x->ignore_eos);
+    d->ban = x->ban + (ends ? 0 : x->n_end);
+    d->n_ban = (ends ? x->n_end : 0) + (early ? x->n_stop_id : 0);
+}
+
+static void finish(an_engine *e, part *p, an_finish how, const char *stop, bool cut)
+{
+    an_text_job *x = p->task->job->text;
+    an_answer *a = &x->answer[p->task->index];
+    p->ended = true;
+    if (!cut) p->status = an_answer_end(a, &p->error);
+    pthread_mutex_lock(&e->lock);
+    a->shown.finish = how;
+    a->shown.stop = stop;
+    if (how == AN_FINISH_STOP)
+        e->finished_stop++;
+    else
+        e->finished_length++;
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* The drawn token joins the sequence, and may end it. */
+static void take_token(an_engine *e, part *p, const an_drawn *drawn)
+{
+    an_seq *q = seq_of(p);
+    an_text_job *x = p->task->job->text;
+    an_answer *a = &x->answer[p->task->index];
+    int32_t id = drawn->id;
+    q->ids[q->n_ids++] = id;
+    int count = q->n_ids - q->n_prompt;
+    bool end = in(x->ban, x->n_end, id) && (!x->ignore_eos || x->grammar);
+    bool stop_id = in(x->stop_id, x->n_stop_id, id);
+    an_token t = {.id = id, .logprob = drawn->logprob, .n_top = drawn->n_top, .top = drawn->top};
+    const char *stop;
+    bool may_stop = count >= x->min_tokens;
+    p->status = an_answer_add(a, &t, end || stop_id, may_stop, &stop, &p->error);
+    if (p->status) return;
+    if (q->matcher && !end && !an_matcher_accept(q->matcher, id)) {
+        p->status = an_fail(&p->error, AN_INTERNAL, "the grammar refused a token it had allowed");
+        return;
+    }
+    p->drew = true;
+    if (stop)
+        finish(e, p, AN_FINISH_STOP, stop, true);
+    else if (end || stop_id || (q->matcher && an_matcher_only_end(q->matcher)))
+        finish(e, p, AN_FINISH_STOP, stop_id ? an_answer_name(a, id) : NULL, false);
+    else if (count == x->max_tokens)
+        finish(e, p, AN_FINISH_LENGTH, NULL, false);
+}
+
+/* Logits may be padded beyond the tokenizer's vocabulary, and in odd files it is the other way
+ * round. */
+static bool grammar_mask(const batch *b, part *p)
+{
+    int vocab = b->slot->entry.info.vocab, known = an_vocab_size(p->task->job->text->vocab);
+    uint8_t *mask = b->slot->lm.mask;
+    if (vocab > known) memset(mask + known, 0, (size_t)(vocab - known));
+    return an_matcher_mask(seq_of(p)->matcher, mask);
+}
+
+static void draw_token(an_engine *e, batch *b, part *p)
+{
+    const an_seq *q = seq_of(p);
+    const an_text_job *x = p->task->job->text;
+    int vocab = b->slot->entry.info.vocab, count = q->n_ids - q->n_prompt;
+    an_draw d = {.s = &x->sampling,
+                 .logits = b->slot->lm.host + (size_t)(p->logits + p->want - 1) * (size_t)vocab,
+                 .vocab = vocab,
+                 .ids = q->ids,
+                 .n_prompt = q->n_prompt,
+                 .n_ids = q->n_ids,
+                 .seed = (uint64_t)x->answer[p->task->index].shown.seed,
+                 .index = (uint64_t)count,
+                 .logprobs = x->logprobs};
+    ban(x, count < x->min_tokens, &d);
+    if (q->matcher) {
+        d.mask = b->slot->lm.mask;
+        if (!grammar_mask(b, p)) {
+            p->status = an_fail_param(&p->error, AN_INVALID, "grammar",
+                                      "the grammar went beyond its limits after %d tokens", count);
+            return;
+        }
+    }
+    an_drawn drawn;
+    p->status = an_sample(&e->sampler, &d, &drawn, &p->error);
+    if (p->status == AN_NOT_FOUND && q->matcher && an_matcher_complete(q->matcher)) {
+        p->status = AN_OK; /* a whole document, and all that could follow is banned */
+        finish(e, p, AN_FINISH_STOP, NULL, false);
+        return;
+    }
+    if (p->status == AN_NOT_FOUND) p->status = AN_INVALID;
+    if (p->status) {
+        an_fail_prefix(&p->error, p->status, "token %d of the answer", count);
+        return;
+    }
+    take_token(e, p, &drawn);
+}
+
+/* Logprobs of the prompt: the row of one position speaks of the next. */
+static void take_echo(an_engine *e, batch *b, part *p)
+{
+    an_seq *q = seq_of(p);
+    an_text_job *x = p->task->job->text;
+    int vocab = b->slot->entry.info.vocab, from = q->done - p->n;
+    const char *stop;
+    an_token first = {.id = q->ids[0], .logprob = (float)__builtin_nan("")};
+    int have = (int)(x->prompt.tokens.len / sizeof(an_token));
+    if (have == 0) p->status = an_answer_add(&x->prompt, &first, false, false, &stop, &p->error);
+    if (have == 0) have = 1;
+    for (int i = 0; i < p->want && !p->status; i++) {
+        int next = from + i + 1;
+        if (next < have || next >= q->n_prompt) continue;
+        an_drawn d;
+        const float *row = b->slot->lm.host + (size_t)(p->logits + i) * (size_t)vocab;
+        p->status = an_logprobs(&e->sampler, row, vocab, q->ids[next], x->logprobs, &d, &p->error);
+        an_token t = {.id = d.id, .logprob = d.logprob, .n_top = d.n_top, .top = d.top};
+        if (!p->status) p->status = an_answer_add(&x->prompt, &t, false, false, &stop, &p->error);
+    }
+}
+
+static void advance(an_engine *e, batch *b, part *p)
+{
+    an_seq *q = seq_of(p);
+    bool echo = echoes(p->task);
+    q->done += p->n;
+    an_seq_publish(e, p->task);
+    if (echo) take_echo(e, b, p);
+    if (!p->status && q->done == q->n_ids) draw_token(e, b, p);
+}
+
+/* ---------------------------------------------------------------- telling */
+
+/* What a tick costs, known before it runs: its FLOPs, and never less than reading the weights. */
+static void charge(an_engine *e, batch *b)
+{
+    double least = FLOPS_A_BYTE * (double)b->slot->entry.device_bytes;
+    double factor = b->flops > 0 && b->flops < least ? least / b->flops : 1;
+    for (int i = 0; i < b->n; i++)
+        an_claim_charge(&e->clients, &b->part[i].task->job->claim, factor * b->part[i].flops);
+}
+
+static void measure(an_engine *e, batch *b)
+{
+    an_language *m = &b->slot->lm;
+    e->ticks[AN_STAGE_FORWARD]++;
+    e->tick_rows[AN_STAGE_FORWARD] += (uint64_t)b->n;
+    e->busy_s += b->seconds;
+    e->last_tick = an_now_s();
+    an_hist_add(&e->tick_tokens, b->tokens);
+    if (b->tokens == b->n)
+        m->decode_s = m->decode_s > 0 ? 0.9 * m->decode_s + 0.1 * b->seconds : b->seconds;
+    else if (b->flops > 0) {
+        double rate = b->seconds / b->flops;
+        m->flop_s = m->flop_s > 0 ? 0.8 * m->flop_s + 0.2 * rate : rate;
+    }
+}
+
+/* Times of a sequence that has just drawn a token. */
+static void clock_token(an_engine *e, part *p, double now)
+{
+    an_job *j = p->task->job;
+    an_text_job *x = j->text;
+    an_seq *q = seq_of(p);
+    e->generated_tokens++;
+    x->usage.completion_tokens++;
+    j->step++;
+    if (x->usage.first_token_s < 0) {
+        x->usage.first_token_s = now - j->created_mono;
+        x->usage.prefill_s = now - j->started_mono;
+        x->prompt_there = true;
+        an_hist_add(&e->first_token_s, x->usage.first_token_s);
+        e->prompt_tokens += (uint64_t)q->n_prompt;
+    } else {
+        x->usage.decode_s = now - j->started_mono - x->usage.prefill_s;
+    }
+    if (q->last_token > 0) an_hist_add(&e->token_s, now - q->last_token);
+    q->last_token = now;
+}
+
+static void tell(an_engine *e, batch *b)
+{
+    double now = an_now_s();
+    pthread_mutex_lock(&e->lock);
+    charge(e, b);
+    measure(e, b);
+    for (int i = 0; i < b->n; i++) {
+        part *p = &b->part[i];
+        an_job *j = p->task->job;
+        if (p->status || !(p->drew || p->ended)) continue;
+        if (p->drew) clock_token(e, p, now);
+        an_answer_show(&j->text->answer[p->task->index], p->ended);
+        if (j->text->echo) an_answer_show(&j->text->prompt, true);
+        an_job_event(e, j,
+                     (an_event){.type = AN_EVENT_TEXT,
+                                .index = p->task->index,
+                                .step = j->step,
+                                .steps = j->calls * j->n});
+    }
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* Ends what failed, lets go of what is finished. Every job of the tick lives until all is told. */
+static void settle(an_engine *e, batch *b)
+{
+    for (int i = 0; i < b->n; i++) b->held[i] = an_job_ref(b->part[i].task->job);
+    for (int i = 0; i < b->n; i++) {
+        part *p = &b->part[i];
+        if (!p->task->started) continue; /* ended with another choice of its job */
+        if (p->status)
+            an_job_end(e, p->task->job, AN_JOB_FAILED, &p->error);
+        else if (p->ended)
+            an_task_finished(e, p->task);
+    }
+    for (int i = 0; i < b->n; i++) an_job_unref(b->held[i]);
+}
+
+/* ---------------------------------------------------------------- the tick */
+
+void an_decode_tick(an_engine *e, an_task *leader)
+{
+    batch *b = e->decode;
+    b->slot = leader->job->slot;
+    b->n = b->tokens = b->wants = 0;
+    b->flops = b->seconds = 0;
+    gather(e, b); /* whose tokens, and how many */
+    if (b->n == 0) return;
+    run(e, b); /* one call of the network for all of them */
+    for (int i = 0; i < b->n; i++)
+        if (!b->part[i].status) advance(e, b, &b->part[i]); /* draw, or go on with the prompt */
+    tell(e, b);
+    settle(e, b);
+}
+
+an_decode *an_decode_new(void)
+{
+    return malloc(sizeof(an_decode));
+}
+
+void an_decode_free(an_decode *d)
+{
+    free(d);
+}

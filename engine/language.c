@@ -1,0 +1,295 @@
+/* language.c: a language model comes into service: its pool of keys and values, the prices of its
+ * ticks, the buffers of its logits; and what is read from its files once: tokenizer and chat
+ * template.
+ */
+#include "state.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define LOGITS_MOST ((size_t)64 << 20) /* bytes of logits of one tick */
+#define TICK_LEAST  16                 /* tokens */
+
+/* ---------------------------------------------------------------- sizes */
+
+static int64_t context_of(const an_engine *e, const an_slot *s)
+{
+    int context = s->entry.info.context_len;
+    return context > 0 && context < e->o.max_context ? context : e->o.max_context;
+}
+
+static int64_t pages_for(int64_t positions)
+{
+    return (positions + AN_KV_BLOCK - 1) / AN_KV_BLOCK;
+}
+
+/* As asked for; else an eighth of the memory, though at least one sequence of full length if half
+ * of what is left has room for it. Never more than could be used. */
+static int64_t pool_pages(const an_engine *e, const an_slot *s, size_t page_bytes)
+{
+    int64_t one = pages_for(context_of(e, s));
+    int64_t most = one * (e->o.max_sequences + e->o.max_batch);
+    size_t bytes = e->o.kv_bytes ? e->o.kv_bytes : e->o.memory_bytes / 8;
+    int64_t pages = (int64_t)(bytes / page_bytes);
+    if (!e->o.kv_bytes && pages < one) {
+        int64_t half = (int64_t)(an_budget_left(e) / 2 / page_bytes);
+        pages = half < one ? half : one;
+    }
+    if (pages > most) pages = most;
+    if (pages > INT32_MAX) pages = INT32_MAX;
+    return pages > 1 ? pages : 1;
+}
+
+int64_t an_language_positions(an_engine *e, const an_slot *s)
+{
+    const an_model_info *i = &s->entry.info;
+    pthread_mutex_lock(&e->lock);
+    int64_t known = s->lm.positions;
+    pthread_mutex_unlock(&e->lock);
+    if (known) return known;
+    size_t element = e->dtype == AN_F32 ? 4 : 2;
+    size_t page =
+        2 * element * AN_KV_BLOCK * (size_t)i->layers * (size_t)i->kv_heads * (size_t)i->head_dim;
+    int64_t context = context_of(e, s);
+    if (page == 0 || !e->o.kv_bytes) return context;
+    int64_t pool = (int64_t)(e->o.kv_bytes / page) * AN_KV_BLOCK;
+    return pool < context ? pool : context;
+}
+
+/* ---------------------------------------------------------------- prices */
+
+static an_status cost_of(const an_slot *s, int rows, int tokens, int want, int64_t context,
+                         an_cost *out, an_error *err)
+{
+    an_status st = an_lm_cost(s->model, rows, tokens, want, context, out, err);
+    return st ? an_fail_prefix(err, st, "pricing a tick of '%s'", s->entry.id) : AN_OK;
+}
+
+/* Every layer may look at every key; a window makes long contexts cheaper than this says. */
+static an_status find_prices(an_slot *s, int64_t positions, an_error *err)
+{
+    an_cost near, far, want;
+    int64_t from = positions < AN_KV_BLOCK ? positions : AN_KV_BLOCK;
+    an_status st = cost_of(s, 1, 1, 0, from, &near, err);
+    if (!st) st = cost_of(s, 1, 1, 0, positions, &far, err);
+    if (!st) st = cost_of(s, 1, 1, 1, from, &want, err);
+    if (st) return st;
+    an_lm_price *p = &s->lm.price;
+    p->key = positions > from ? (far.flops - near.flops) / (double)(positions - from) : 0;
+    p->token = near.flops - p->key * (double)from;
+    p->want = want.flops - near.flops;
+    return AN_OK;
+}
+
+/* The largest tick whose activations fit; few tokens at a time are better than no model. */
+static an_status plan_tick(an_engine *e, an_slot *s, an_plan *out, an_error *err)
+{
+    an_language *m = &s->lm;
+    size_t left = an_budget_left(e);
+    for (m->tick_tokens = e->o.tick_tokens;; m->tick_tokens /= 2) {
+        int rows = e->o.max_sequences + e->o.max_batch;
+        if (rows > m->tick_tokens) rows = m->tick_tokens;
+        int want = m->wants < m->tick_tokens ? m->wants : m->tick_tokens;
+        an_cost c;
+        an_status st = cost_of(s, rows, m->tick_tokens, want, m->positions, &c, err);
+        if (st) return st;
+        out->arena = c.scratch_bytes;
+        out->batch = rows;
+        if (out->arena <= left) return AN_OK;
+        if (m->tick_tokens / 2 < TICK_LEAST) break;
+    }
+    return an_fail(err, AN_NO_MEMORY,
+                   "a tick of %d tokens needs %.1f MiB of working memory, %.1f MiB of the %.1f MiB "
+                   "limit are left beside weights, keys and values (--memory)",
+                   m->tick_tokens, (double)out->arena / 1048576, (double)left / 1048576,
+                   (double)e->o.memory_bytes / 1048576);
+}
+
+/* ---------------------------------------------------------------- in and out */
+
+static an_status open_buffers(an_engine *e, an_slot *s, an_error *err)
+{
+    an_language *m = &s->lm;
+    size_t row = (size_t)s->entry.info.vocab * sizeof(float);
+    size_t rows = (size_t)(e->o.max_sequences + e->o.max_batch);
+    if (rows > LOGITS_MOST / row) rows = LOGITS_MOST / row;
+    m->wants = rows > 0 ? (int)rows : 1;
+    size_t logits = (size_t)m->wants * row;
+    an_status st = an_device_alloc(e->device, logits, (void **)&m->logits, err);
+    if (st) return st;
+    m->host = malloc(logits);
+    m->mask = malloc((size_t)s->entry.info.vocab);
+    if (!m->host || !m->mask) return an_fail(err, AN_NO_MEMORY, "no memory for logits");
+    m->bytes += 2 * logits;
+    return AN_OK;
+}
+
+static an_status open_pool(an_engine *e, an_slot *s, an_error *err)
+{
+    an_language *m = &s->lm;
+    size_t page = an_model_kv_block_bytes(s->model);
+    if (page == 0)
+        return an_fail(err, AN_INTERNAL, "model '%s' has no keys and values", s->entry.id);
+    int64_t pages = pool_pages(e, s, page);
+    size_t bytes = (size_t)pages * page;
+    if (bytes > an_budget_left(e))
+        return an_fail(err, AN_NO_MEMORY,
+                       "%.1f MiB for keys and values are needed (--kv-memory), %.1f MiB of the "
+                       "%.1f MiB limit are left (--memory)",
+                       (double)bytes / 1048576, (double)an_budget_left(e) / 1048576,
+                       (double)e->o.memory_bytes / 1048576);
+    an_status st = an_kv_open(s->model, pages, &m->kv, err);
+    if (st) return st;
+    m->bytes += bytes;
+    m->pages = an_pages_new(pages);
+    if (!m->pages) return an_fail(err, AN_NO_MEMORY, "no memory for %lld pages", (long long)pages);
+    int64_t context = context_of(e, s), pool = pages * AN_KV_BLOCK;
+    pthread_mutex_lock(&e->lock);
+    m->positions = pool < context ? pool : context;
+    e->kv_bytes += m->bytes;
+    pthread_mutex_unlock(&e->lock);
+    return AN_OK;
+}
+
+an_status an_language_open(an_engine *e, an_slot *s, an_plan *out, an_error *err)
+{
+    if (s->entry.info.vocab < 1)
+        return an_fail(err, AN_INTERNAL, "model '%s' has no vocabulary", s->entry.id);
+    an_status st = open_buffers(e, s, err);
+    if (!st) st = open_pool(e, s, err);
+    if (!st) st = find_prices(s, s->lm.positions, err);
+    if (!st) st = plan_tick(e, s, out, err);
+    out->states = 0;
+    if (st) an_language_close(e, s);
+    return st;
+}
+
+void an_language_close(an_engine *e, an_slot *s)
+{
+    an_language *m = &s->lm;
+    pthread_mutex_lock(&e->lock);
+    if (m->positions) e->kv_bytes -= m->bytes;
+    m->positions = 0;
+    pthread_mutex_unlock(&e->lock);
+    an_kv_close(m->kv);
+    an_pages_free(m->pages);
+    an_device_free(e->device, m->logits);
+    free(m->host);
+    free(m->mask);
+    pthread_mutex_lock(&e->lock);
+    *m = (an_language){.flop_s = m->flop_s, .decode_s = m->decode_s};
+    pthread_mutex_unlock(&e->lock);
+    an_engine_count_pages(e);
+}
+
+/* ---------------------------------------------------------------- files */
+
+static void add_end(an_tongue *t, int64_t id, int vocab)
+{
+    if (id < 0 || id >= vocab || t->ends == AN_ENDS) return;
+    for (int i = 0; i < t->ends; i++)
+        if (t->end[i] == id) return;
+    t->end[t->ends++] = (int32_t)id;
+}
+
+/* What ends an answer: the config's list, and what the tokenizer knows to be an end. */
+static void find_ends(an_tongue *t, const an_model_info *i)
+{
+    for (int k = 0; k < i->n_eos; k++) add_end(t, i->eos[k], i->vocab);
+    for (int32_t id = 0; t->vocab && id < an_vocab_size(t->vocab); id++)
+        if (an_vocab_is_end(t->vocab, id)) add_end(t, id, i->vocab);
+}
+
+static an_status open_vocab(an_slot *s, an_error *err)
+{
+    an_checkpoint *c = NULL;
+    an_status st = an_checkpoint_open(s->entry.path, &c, err);
+    if (!st) st = an_model_vocab(c, &s->tongue.vocab, err);
+    an_checkpoint_close(c);
+    return st ? an_fail_prefix(err, st, "tokenizer of '%s'", s->entry.id) : AN_OK;
+}
+
+/* A failure is remembered: files do not get better by being read again. */
+an_status an_slot_vocab(an_engine *e, an_slot *s, const an_vocab **out, an_error *err)
+{
+    an_tongue *t = &s->tongue;
+    pthread_mutex_lock(&e->tok_lock);
+    if (!t->vocab_tried) {
+        t->vocab_tried = true;
+        if (s->entry.info.has_tokenizer) open_vocab(s, &t->vocab_error);
+        find_ends(t, &s->entry.info);
+    }
+    an_status st = t->vocab_error.status;
+    *out = t->vocab;
+    if (st && err) *err = t->vocab_error;
+    pthread_mutex_unlock(&e->tok_lock);
+    return st;
+}
+
+static an_status open_chat(an_slot *s, an_error *err)
+{
+    an_tongue *t = &s->tongue;
+    an_checkpoint *c = NULL;
+    char *source = NULL;
+    an_status st = an_checkpoint_open(s->entry.path, &c, err);
+    if (!st) st = an_model_chat_template(c, &source, &t->bos, &t->eos, err);
+    an_checkpoint_close(c);
+    if (!st) st = an_template_parse(source, strlen(source), NULL, &t->chat, err);
+    free(source);
+    if (!st) return AN_OK;
+    an_fail_prefix(err, st, "chat template of '%s'", s->entry.id);
+    if (st == AN_NOT_FOUND) snprintf(err->param, sizeof err->param, "model");
+    return st;
+}
+
+static an_status text_slot(an_engine *e, const char *model, an_slot **out, an_error *err)
+{
+    an_status st = AN_NOT_FOUND;
+    pthread_mutex_lock(&e->lock);
+    *out = an_slot_find(e, model, AN_KIND_TEXT, err);
+    if (*out) st = an_slot_serves(*out, err);
+    pthread_mutex_unlock(&e->lock);
+    return st;
+}
+
+an_status an_engine_template(an_engine *e, const char *model, const an_template **out,
+                             const char **bos, const char **eos, an_error *err)
+{
+    an_slot *s = NULL;
+    *out = NULL;
+    an_status st = text_slot(e, model, &s, err);
+    if (st) return st;
+    an_tongue *t = &s->tongue;
+    pthread_mutex_lock(&e->tok_lock);
+    if (!t->chat_tried) {
+        t->chat_tried = true;
+        if (s->entry.info.has_chat_template)
+            open_chat(s, &t->chat_error);
+        else
+            an_fail_param(&t->chat_error, AN_NOT_FOUND, "model",
+                          "model '%s' has no chat template: use completions", s->entry.id);
+    }
+    st = t->chat_error.status;
+    if (st && err) *err = t->chat_error;
+    *out = t->chat;
+    if (bos) *bos = t->bos ? t->bos : "";
+    if (eos) *eos = t->eos ? t->eos : "";
+    pthread_mutex_unlock(&e->tok_lock);
+    return st;
+}
+
+an_status an_engine_vocab(an_engine *e, const char *model, const an_vocab **vocab, an_error *err)
+{
+    an_slot *s = NULL;
+    *vocab = NULL;
+    an_status st = text_slot(e, model, &s, err);
+    return st ? st : an_slot_vocab(e, s, vocab, err);
+}
+
+void an_tongue_free(an_tongue *t)
+{
+    an_vocab_free(t->vocab);
+    an_template_free(t->chat);
+    free(t->bos);
+    free(t->eos);
+}
