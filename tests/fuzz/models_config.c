@@ -2,6 +2,7 @@
  * with a message. The first byte chooses the component. */
 #include "anneal/base.h"
 #include "models/clip_text.h"
+#include "models/llama.h"
 #include "models/unet.h"
 #include "models/vae.h"
 
@@ -45,6 +46,21 @@ static void clip(an_config *c)
     within(t.layers >= 1 && t.heads >= 1 && t.width % t.heads == 0 && t.positions >= 3);
 }
 
+static void llama(an_config *c)
+{
+    an_llama_config k;
+    an_llama_config_read(c, &k);
+    if (c->status) return;
+    within(k.layers >= 1 && k.layers <= AN_LM_LAYERS && k.vocab >= 1 && k.hidden >= 1);
+    within(k.kv_heads >= 1 && k.heads % k.kv_heads == 0 && k.head_dim <= AN_LM_HEAD_DIM);
+    within(k.experts >= 0 && k.top_k <= k.experts && k.scale > 0);
+    for (int i = 0; i < 1 + k.local[0]; i++) {
+        within(k.rope[i].rot_dim >= 2 && k.rope[i].rot_dim <= k.head_dim);
+        for (int p = 0; p < k.rope[i].rot_dim / 2; p++)
+            within(k.rope[i].inv_freq[p] >= 0 && k.rope[i].inv_freq[p] < 1e9f);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -52,9 +68,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     json_t *j = NULL;
     if (size < 1 || an_json_parse_lenient((const char *)data + 1, size - 1, &j, NULL)) return 0;
     an_config c = an_config_open(j, "config.json", &err);
-    if (data[0] % 3 == 0) unet(&c);
-    if (data[0] % 3 == 1) vae(&c);
-    if (data[0] % 3 == 2) clip(&c);
+    if (data[0] % 4 == 0) unet(&c);
+    if (data[0] % 4 == 1) vae(&c);
+    if (data[0] % 4 == 2) clip(&c);
+    if (data[0] % 4 == 3) llama(&c);
     within(c.status == AN_OK || err.message[0]);
     json_decref(j);
     return 0;
