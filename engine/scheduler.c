@@ -298,11 +298,12 @@ static bool wait_for_work(an_engine *e)
 
 static bool tick(an_engine *e)
 {
-    an_expire(e);      /* cancelled, too late, too old */
-    an_admit(e);       /* waiting pictures and sequences start while there is room */
-    an_seqs_place(e);  /* sequences get memory for their keys and values */
-    an_jobs_notify(e); /* watchers hear of both before the device is busy */
-    if (!choose(e)) {  /* model, stage, rows */
+    an_expire(e);                 /* cancelled, too late, too old */
+    an_admit(e);                  /* waiting pictures and sequences start while there is room */
+    an_seqs_place(e);             /* sequences get memory for their keys and values */
+    an_jobs_notify(e);            /* watchers hear of both before the device is busy */
+    if (!choose(e)) {             /* model, stage, rows */
+        an_engine_count_pages(e); /* of those that were cancelled */
         an_jobs_notify(e);
         return wait_for_work(e);
     }
