@@ -149,7 +149,7 @@ json_t *tools_schema(const json_t *tools, const tool_choice *choice)
     for (size_t i = 0; i < json_array_size(tools); i++) {
         const char *name = name_of(tools, i);
         json_t *p = parameters_of(function_of(tools, i));
-        char place[24];
+        char place[32];
         if (choice->mode == TOOLS_NAMED) {
             if (strcmp(name, choice->name) == 0) {
                 json_decref(defs);

@@ -18,7 +18,7 @@ an_status completions_parse(text_ask *a, const text_limits *l, an_error *err)
     q->echo_logprobs = a->echo && q->logprobs >= 0;
     field_string(&f, "suffix", l->max_text_bytes, &a->suffix);
     if (a->suffix && !*a->suffix) a->suffix = NULL;
-    field_int32(&f, "best_of", 1, l->engine->max_sequences, &best_of);
+    field_int32(&f, "best_of", 1, l->engine->max_n, &best_of);
     if (best_of != q->n)
         fields_fail(&f, "best_of", "%d, but n is %d: every completion is returned", best_of, q->n);
     if (a->drop_answer && !a->echo)

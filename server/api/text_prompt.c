@@ -34,7 +34,7 @@ static an_status add_bias(text_ask *a, const char *key, const json_t *id_json, c
         return an_fail_param(err, AN_INVALID, "logit_bias",
                              "logit_bias: '%.40s' is no token id from 0 to %d",
                              digits ? digits : "an entry", a->info.vocab - 1);
-    double bias = json_number_value(value), max = a->dialect == TEXT_LLAMA ? 1e6 : 100;
+    double bias = json_number_value(value), max = a->dialect == TEXT_LLAMA ? 1e4 : 100;
     if (json_is_false(value))
         bias = -HUGE_VAL;
     else if (!json_is_number(value) || !(fabs(bias) <= max))
