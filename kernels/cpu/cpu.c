@@ -1,6 +1,7 @@
 /* cpu.c: the CPU's op table. The two ops taken from the reference move a few kilobytes an image. */
 #include "cpu/attention.h"
 #include "cpu/gemm.h"
+#include "cpu/paged.h"
 #include "cpu/vec.h"
 #include "ref/ref.h"
 
@@ -27,7 +28,7 @@ const an_backend an_backend_cpu = {
     .softcap = an_ref_softcap,
     .rope = an_ref_rope,
     .kv_write = an_ref_kv_write,
-    .attention_paged = an_ref_attention_paged,
+    .attention_paged = an_cpu_attention_paged,
     .moe = an_cpu_moe,
     .latent_in = an_cpu_latent_in,
     .sampler_step = an_cpu_sampler_step,

@@ -2,7 +2,7 @@
  * integers, so that every product and sum is exact in f32 in any order and a right tile gives
  * exactly what plain loops give. It catches a compiler or an emulator that gets an instruction
  * wrong, before a picture does. */
-#include "gemm.h"
+#include "quant.h"
 
 #include <stdlib.h>
 
@@ -70,5 +70,5 @@ bool an_cpu_self_test(an_isa isa)
         const an_gemm_kernel *kernel = an_gemm_kernel_of(isa, dtypes[i]);
         if (!kernel || !an_gemm_check_kernel(kernel)) return false;
     }
-    return true;
+    return an_quant_check_kernel(an_quant_kernel_of(isa));
 }

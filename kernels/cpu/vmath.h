@@ -222,6 +222,24 @@ V_INLINE an_vf v_silu(an_vf x)
     return v_gate(x, -x);
 }
 
+/* tanh: a polynomial where it is small (both of the Cephes library), else by e^2x. NaN goes
+ * through.
+ */
+V_INLINE an_vf v_tanh(an_vf x)
+{
+    const an_vf t = v_min(v_set(10.0f), v_abs(x)), z = t * t;
+    an_vf p = v_set(-5.70498872745e-3f);
+    p = v_fma(p, z, v_set(2.06390887954e-2f));
+    p = v_fma(p, z, v_set(-5.37397155531e-2f));
+    p = v_fma(p, z, v_set(1.33314422036e-1f));
+    p = v_fma(p, z, v_set(-3.33332819422e-1f));
+    const an_vf small = v_fma(p * z, t, t), large = 1.0f - 2.0f / (v_exp_normal(t + t) + 1.0f);
+    const an_vu near = (an_vu)(t < 0.625f), sign = (an_vu)x & 0x80000000u;
+    const an_vu nan = (an_vu)(x != x);
+    const an_vu y = (((an_vu)small & near) | ((an_vu)large & ~near)) | sign;
+    return (an_vf)((y & ~nan) | ((an_vu)x & nan));
+}
+
 /* x Phi(x), the GELU of erf. For t = |x| the tail is Phi(-t) = exp(-t^2 / 2) R(u), u = (t-3)/(t+3),
  * R a Chebyshev fit of degree 9 over t = 0..14 (relative error 2.4e-8); so nothing cancels on
  * either side of zero, and one division and one exp do for all x. Past 13 the tail is nothing. */

@@ -26,7 +26,7 @@
 #include "kernels/backend.h"
 #include "test.h"
 
-#define H_MAX_WEIGHTS 4
+#define H_MAX_WEIGHTS 16
 
 typedef struct h_run {
     an_device *d;
