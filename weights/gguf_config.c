@@ -291,7 +291,9 @@ static void put_experts(gg_config *c)
     if (mixtral) return;
     int64_t ff = size_or(c, ".feed_forward_length", 0);
     put_int(c, "moe_intermediate_size", size_or(c, ".expert_feed_forward_length", ff));
-    put_true(c, "norm_topk_prob", strcmp(c->arch->name, "qwen3moe") == 0);
+    const json_t *norm = value(c, ".expert_weights_norm");
+    put_true(c, "norm_topk_prob",
+             norm ? json_is_true(norm) : strcmp(c->arch->name, "qwen3moe") == 0);
     put_int(c, "decoder_sparse_step", 1);
     put(c, "mlp_only_layers", json_array());
     int64_t shared = size_or(c, ".expert_shared_feed_forward_length", 0);
