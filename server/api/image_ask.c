@@ -77,10 +77,10 @@ static void read_fields(fields *f, const an_engine_options *limits, image_ask *a
 
 static void read_kind(fields *f)
 {
-    static const char *const kinds[] = {"image", NULL};
-    int kind = -1;
+    static const char *const kinds[] = {"image", "text", "chat", NULL};
+    int kind = -1; /* the other two never come here */
     field_choice(f, "kind", kinds, &kind);
-    if (kind < 0) fields_fail(f, "kind", "missing; it must be \"image\"");
+    if (kind != 0) fields_fail(f, "kind", "missing; it must be \"image\", \"text\" or \"chat\"");
 }
 
 an_status image_ask_parse(json_t *root, const an_engine_options *limits, bool job, image_ask *ask,
@@ -107,9 +107,13 @@ an_status image_ask_parse(json_t *root, const an_engine_options *limits, bool jo
 
 bool image_ask_read(an_req *r, image_ask *ask, bool job)
 {
-    an_error err = {0};
     json_t *root = request_json(r);
-    if (!root) return false;
+    return root && image_ask_take(r, root, ask, job);
+}
+
+bool image_ask_take(an_req *r, json_t *root, image_ask *ask, bool job)
+{
+    an_error err = {0};
     const an_engine_options *limits = an_engine_limits(an_server_engine(r->server));
     if (image_ask_parse(root, limits, job, ask, &err) != AN_OK) {
         reply_error(r, &err);

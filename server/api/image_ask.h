@@ -27,6 +27,7 @@ an_status image_ask_parse(json_t *root, const an_engine_options *limits, bool jo
                           an_error *err);
 /* The same of r's body into an ask that is all zeros; false after replying with the error. */
 bool image_ask_read(an_req *r, image_ask *ask, bool job);
+bool image_ask_take(an_req *r, json_t *root, image_ask *ask, bool job); /* takes root */
 void image_ask_clear(image_ask *ask);
 /* Submits; NULL after replying with the error. */
 an_job *image_ask_submit(an_req *r, image_ask *ask);

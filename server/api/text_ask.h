@@ -145,6 +145,22 @@ json_t *llama_answer_all(text_ask *a, an_error *err);
 json_t *llama_delta(const text_ask *a, int prompt, const an_text *t, size_t from,
                     size_t tokens_from, size_t tokens_to);
 
+/* ---------------------------------------------------------------- jobs (text_jobs.c) */
+
+/* Takes root, whose "kind" is "text" or "chat". A job of the caller's, or NULL after replying;
+ * *warnings is a new reference or NULL. */
+an_job *text_job_submit(an_req *r, json_t *root, json_t **warnings);
+bool text_job_is(an_job *job);
+/* The body of a finished one, as its dialect answers; NULL with err filled. */
+json_t *text_job_answer(an_engine *e, an_job *job, an_error *err);
+/* What a listener has heard of each choice. */
+typedef struct text_deltas {
+    int n;
+    size_t sent[];
+} text_deltas;
+text_deltas *text_deltas_new(an_job *job); /* free() */
+json_t *text_deltas_json(text_deltas *d, an_job *job);
+
 /* status.c's numbers of language models, with vLLM's names (metrics_text.c). */
 void text_metrics(an_engine *e, const an_engine_stats *s, an_buf *b);
 

@@ -448,6 +448,28 @@ class Serving(unittest.TestCase):
         self.assertTrue(rest.rstrip().endswith('data: [DONE]'))
         c.close()
 
+    def test_jobs(self):
+        key = {'Authorization': 'Bearer jobs'}
+        ask = dict(model='tiny', prompt='the', max_tokens=20, temperature=0, seed=1, logprobs=1, n=2)
+        status, j = SERVER.post('/v1/jobs', dict(ask, kind='text'), key)
+        self.assertEqual((status, j['kind'], j['object']), (202, 'text', 'job'))
+        self.assertEqual([x['id'] for x in SERVER.get('/v1/jobs', key)[1]['data']], [j['id']])
+        events = [(n, d) for n, d in SERVER.events('GET', f"/v1/jobs/{j['id']}/events") if n]
+        self.assertEqual(events[-1][0], 'done')
+        result = events[-1][1]['result']
+        self.assertEqual(result['choices'], complete(**ask)['choices'])
+        heard = [''.join(d['text'] for n, e in events if n == 'text' for d in e['deltas'] if d['index'] == i) for i in (0, 1)]
+        for i in (0, 1):
+            self.assertTrue(result['choices'][i]['text'].startswith(heard[i]))
+        self.assertEqual(SERVER.get('/v1/jobs/' + j['id'])[1]['result'], result)
+        chat_ask = dict(model='tiny', messages=[dict(role='user', content='Hi')], max_tokens=8, temperature=0, seed=1)
+        status, j = SERVER.post('/v1/jobs', dict(chat_ask, kind='chat'), key)
+        self.wait_for(lambda: SERVER.get('/v1/jobs/' + j['id'])[1]['state'] == 'done')
+        self.assertEqual(SERVER.get('/v1/jobs/' + j['id'])[1]['result']['choices'], chat(**chat_ask)['choices'])
+        for bad in (dict(ask, kind='text', stream=True), dict(ask, kind='text', prompt=['a', 'b']), dict(ask, kind='audio'),
+                    dict(chat_ask, kind='chat', messages=[])):
+            self.assertEqual(SERVER.post('/v1/jobs', bad)[0], 400, bad)
+
     def test_metrics(self):
         complete(**ASK)
         m = SERVER.metrics()
