@@ -31,6 +31,13 @@ typedef struct an_vec {
     void (*add)(void *y, an_dtype ty, const void *a, an_dtype ta, const void *b, an_dtype tb,
                 int64_t n);
     void (*scale)(void *y, an_dtype ty, const float *x, float factor, int64_t n);
+    /* y = x * f; y = f * tanh(x / f) */
+    void (*multiply)(const void *x, an_dtype t, int64_t n, float f, void *y);
+    void (*softcap)(const void *x, an_dtype t, int64_t n, float f, void *y);
+    void (*rope_angles)(int32_t pos, const float *inv_freq, int n, float mscale, float *cosines,
+                        float *sines);
+    void (*rope_turn)(void *x, an_dtype t, int64_t at, int n, int apart, const float *cosines,
+                      const float *sines);
     int64_t (*image_out)(const void *x, an_dtype t, int64_t n, uint8_t *y); /* counts NaN */
     void (*image_in)(const uint8_t *x, int64_t n, void *y, an_dtype t);
 } an_vec;
@@ -82,6 +89,15 @@ an_status an_cpu_latent_in(an_lane *l, const float *const *x, const float *scale
                            const an_tensor *y);
 an_status an_cpu_image_out(an_lane *l, const an_tensor *x, const an_tensor *y, int64_t *n_nan);
 an_status an_cpu_image_in(an_lane *l, const an_tensor *x, const an_tensor *y);
+/* lm.c */
+an_status an_cpu_take_rows(an_lane *l, const an_tensor *x, const int32_t *index,
+                           const an_tensor *y);
+an_status an_cpu_scale(an_lane *l, const an_tensor *x, float f, const an_tensor *y);
+an_status an_cpu_softcap(an_lane *l, const an_tensor *x, float cap, const an_tensor *y);
+an_status an_cpu_rope(an_lane *l, const an_rope_args *a);
+an_status an_cpu_kv_write(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n,
+                          const void *k, int64_t k_stride, const void *v, int64_t v_stride,
+                          an_dtype dtype);
 /* moe.c */
 an_status an_cpu_moe(an_lane *l, const an_moe_args *a);
 /* step.c */

@@ -10,6 +10,8 @@
 
 #include "cpu/elem_impl.h"
 
+#include "cpu/lm_impl.h"
+
 const an_vec an_vec_avx512 = {
     .gn_moments = gn_moments,
     .gn_apply = gn_apply,
@@ -18,6 +20,10 @@ const an_vec an_vec_avx512 = {
     .activation = activation,
     .add = add,
     .scale = scale,
+    .multiply = multiply,
+    .softcap = softcap,
+    .rope_angles = rope_angles,
+    .rope_turn = rope_turn,
     .image_out = image_out,
     .image_in = image_in,
 };
