@@ -5,6 +5,7 @@
  *     MR NR         the tile
  *     MC NC KC      most rows and columns of a task, and the K block
  *     A_STEP        k of one row lie together in runs of this length inside a packed tile of A
+ *     HALF_ROWS     and tile_half: see gemm_tile.h (not where A_BF16)
  *     static void tile(int rows, int64_t k, const elem *a, int64_t lda, const elem *b, float *c,
  *                      int64_t ldc, bool first): c[rows][NR] (+)= a . b for one K block
  * Everything is static: the same lines with other constants and other vector instructions. */
@@ -276,18 +277,19 @@ static panel_span span_of(int64_t from, int64_t to, int64_t column)
     return (panel_span){first, (to + NR - 1) / NR - first, column};
 }
 
-/* Rows k0..k0+k of a panel as elem: in place, or expanded into bx. */
-static inline const elem *panel_rows(const an_gemm_weight *w, int64_t p, int64_t k0, int64_t k,
-                                     bool expand, elem *bx)
+/* Rows k0..k0+k of a panel: in place, or expanded into bx. */
+static inline const void *panel_rows(const an_gemm_weight *w, int64_t p, int64_t k0, int64_t k,
+                                     bool expand, bool half, elem *bx)
 {
     int64_t at = p * w->panel + k0 * NR;
 #if !A_BF16
+    if (half) return (const uint16_t *)w->data + at;
     if (expand) {
         bf16_to_f32(bx, (const uint16_t *)w->data + at, k * NR);
         return bx;
     }
 #endif
-    (void)expand, (void)bx, (void)k;
+    (void)expand, (void)half, (void)bx, (void)k;
     return (const elem *)w->data + at;
 }
 
@@ -320,14 +322,26 @@ static inline void prefetch(ahead *a)
 }
 
 /* A tile over one K block, run by run; the chain goes on from run to run. */
-static inline void tile_runs(int rows, int64_t k, a_view v, const elem *b, float *c, int64_t ldc,
-                             bool first)
+static inline void tile_runs(int rows, int64_t k, a_view v, const void *panel, bool half, float *c,
+                             int64_t ldc, bool first)
 {
+    const elem *b = panel;
+#if !A_BF16
+    const uint16_t *h = panel;
+#endif
     for (int64_t run = min64(v.first, k);; run = min64(v.run, k)) {
+#if !A_BF16
+        if (half)
+            tile_half(rows, run, v.a, v.lda, h, c, ldc, first);
+        else
+            tile(rows, run, v.a, v.lda, b, c, ldc, first);
+        h += half ? run * NR : 0;
+#else
         tile(rows, run, v.a, v.lda, b, c, ldc, first);
+#endif
         k -= run;
         if (k <= 0) return;
-        b += run * NR;
+        b += half ? 0 : run * NR;
         v.a += run + v.gap;
         first = false;
     }
@@ -341,6 +355,11 @@ static inline __attribute__((always_inline)) void run_block(const an_gemm_job *j
     elem *a = scratch, *bx = (elem *)((char *)scratch + BLOCK_A + BLOCK_C);
     float *c = (float *)((char *)scratch + BLOCK_A);
     const bool gated = w->n != j->n_out;
+#if A_BF16
+    const bool half = false;
+#else
+    const bool half = expand && m1 - m0 <= HALF_ROWS;
+#endif
     panel_span span[2] = {span_of(j0, j1, 0), {0, 0, 0}};
     if (gated) span[1] = span_of(j->n_out + j0, j->n_out + j1, span[0].count * NR);
     /* An odd number of cache lines a row: rows of C must not all fall into the same sets. */
@@ -354,15 +373,15 @@ static inline __attribute__((always_inline)) void run_block(const an_gemm_job *j
         for (int64_t m = m0; m < m1; m += MR)
             view[(m - m0) / MR] = view_of(j, m, min64(m1 - m, MR), k0, k, a + (m - m0) * KC);
         for (int64_t p = 0; p < panels; p++) {
-            const elem *b = panel_rows(w, panel_of(span, p), k0, k, expand, bx);
+            const void *b = panel_rows(w, panel_of(span, p), k0, k, expand, half, bx);
             ahead next = p + 1 < panels ? ahead_of(w, panel_of(span, p + 1), k0)
                                         : ahead_of(w, panel_of(span, 0), k0 + KC);
             /* With few tiles the panel is not what they wait for, or they wait for nothing else. */
             next.step = m1 - m0 < 4 * MR ? 0 : next.bytes * MR / (m1 - m0) + 64;
             for (int64_t m = 0; m < m1 - m0; m += MR) {
                 prefetch(&next);
-                tile_runs((int)min64(m1 - m0 - m, MR), k, view[m / MR], b, c + m * ldc + p * NR,
-                          ldc, k0 == 0);
+                tile_runs((int)min64(m1 - m0 - m, MR), k, view[m / MR], b, half,
+                          c + m * ldc + p * NR, ldc, k0 == 0);
             }
         }
     }

@@ -18,18 +18,26 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* A vector of a panel in bf16: the upper halves of floats. */
+typedef uint16_t vec_half __attribute__((vector_size(2 * VW), may_alias, aligned(2)));
+typedef uint32_t vec_bits __attribute__((vector_size(4 * VW)));
+#define VLOAD_HALF(p) ((vec)(__builtin_convertvector(*(const vec_half *)(p), vec_bits) << 16))
+
+/* b: a panel as f32, or (half) as the bf16 it lies in memory as. */
 static inline __attribute__((always_inline)) void
-tile_rows(const int rows, int64_t k, const float *restrict a, int64_t lda, const float *restrict b,
-          float *restrict c, int64_t ldc, bool first)
+tile_rows(const int rows, const bool half, int64_t k, const float *restrict a, int64_t lda,
+          const void *restrict panel, float *restrict c, int64_t ldc, bool first)
 {
+    const float *b = panel;
+    const uint16_t *h = panel;
     vec acc[MR][NV];
     UNROLL
     for (int r = 0; r < rows; r++) UNROLL
     for (int v = 0; v < NV; v++) acc[r][v] = first ? (vec){0} : VLOAD(c + r * ldc + v * VW);
-    for (int64_t i = 0; i < k; i++, a++, b += NR) {
+    for (int64_t i = 0; i < k; i++, a++, b += half ? 0 : NR, h += half ? NR : 0) {
         vec bv[NV];
         UNROLL
-        for (int v = 0; v < NV; v++) bv[v] = VLOAD(b + v * VW);
+        for (int v = 0; v < NV; v++) bv[v] = half ? VLOAD_HALF(h + v * VW) : VLOAD(b + v * VW);
         UNROLL
         for (int r = 0; r < rows; r++) {
             vec av = VSPLAT(a + r * lda);
@@ -44,7 +52,7 @@ tile_rows(const int rows, int64_t k, const float *restrict a, int64_t lda, const
 
 #define TILE_CASE(r)                                                                               \
     case r:                                                                                        \
-        tile_rows(r, k, a, lda, b, c, ldc, first);                                                 \
+        tile_rows(r, false, k, a, lda, b, c, ldc, first);                                          \
         break;
 
 static __attribute__((noinline)) void tile(int rows, int64_t k, const float *a, int64_t lda,
@@ -70,9 +78,32 @@ static __attribute__((noinline)) void tile(int rows, int64_t k, const float *a, 
 #endif
     default: /* packed is the usual place: addresses with constants in them */
         if (lda == KC)
-            tile_rows(MR, k, a, KC, b, c, ldc, first);
+            tile_rows(MR, false, k, a, KC, b, c, ldc, first);
         else
-            tile_rows(MR, k, a, lda, b, c, ldc, first);
+            tile_rows(MR, false, k, a, lda, b, c, ldc, first);
+        break;
+    }
+}
+
+/* A few rows against a panel in bf16: it is read from memory once, and that is what takes the time.
+ * The same chains of operations as tile's. */
+#define HALF_ROWS 4
+static __attribute__((noinline)) void tile_half(int rows, int64_t k, const float *a, int64_t lda,
+                                                const uint16_t *b, float *c, int64_t ldc,
+                                                bool first)
+{
+    switch (rows) {
+    case 1:
+        tile_rows(1, true, k, a, lda, b, c, ldc, first);
+        break;
+    case 2:
+        tile_rows(2, true, k, a, lda, b, c, ldc, first);
+        break;
+    case 3:
+        tile_rows(3, true, k, a, lda, b, c, ldc, first);
+        break;
+    default:
+        tile_rows(HALF_ROWS, true, k, a, lda, b, c, ldc, first);
         break;
     }
 }
