@@ -389,12 +389,14 @@ typedef struct reader {
     an_job *job;
     pthread_t thread;
     size_t bytes;
+    int broken; /* times that the text was not UTF-8, or shrank */
 } reader;
 
 /* Reads everything there is, again and again, while it grows. */
 static void *read_on(void *ctx)
 {
     reader *r = ctx;
+    size_t len[3] = {0}, tokens[3] = {0};
     bool end;
     do {
         end = an_job_finished(r->job);
@@ -407,7 +409,10 @@ static void *read_on(void *ctx)
                 for (int m = 0; m < t.tokens[k].n_top; m++)
                     r->bytes += (size_t)t.tokens[k].top[m].id;
             }
-            CHECK(an_utf8_valid(t.text, t.text_len));
+            r->broken += t.text_len < len[i] || t.n_tokens < tokens[i];
+            r->broken += !an_utf8_valid(t.text, t.text_len);
+            len[i] = t.text_len;
+            tokens[i] = t.n_tokens;
         }
         usleep(300);
     } while (!end);
@@ -450,8 +455,9 @@ TEST(come_and_go)
                 CHECK_MSG(info.state == AN_JOB_CANCELED, "%s", info.error.message);
                 cancelled++;
             }
+            CHECK(r->broken == 0);
             an_job_unref(r->job);
-            r->job = NULL;
+            *r = (reader){0};
         }
         usleep((useconds_t)below(3000));
     }
