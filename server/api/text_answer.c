@@ -123,7 +123,7 @@ static void add_token(const text_ask *a, side_by_side *l, const an_token *t, siz
     json_array_append_new(l->tokens, text_token_string(a->vocab, t->id));
     json_array_append_new(l->logprobs, text_logprob_json((double)t->logprob));
     json_array_append_new(l->offsets, json_integer((json_int_t)offset));
-    if (isnan(t->logprob) || a->request.logprobs == 0) {
+    if (isnan(t->logprob)) {
         json_array_append_new(l->top, json_null());
         return;
     }

@@ -1,19 +1,22 @@
 """The clients people have: OpenAI's Python package, and curl as README shows it."""
 import base64, os, re, shutil, subprocess, sys, textwrap, unittest, venv
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import *
+from text_models import *
 
 OPENAI = 'openai==3.54.0'
-SERVER = None
+SERVER = TEXT = FOLDER = None
 
 
 def setUpModule():
-    global SERVER
-    SERVER = Server('--api-key', 'sesame')
+    global SERVER, TEXT, FOLDER
+    FOLDER = models()
+    SERVER = Server('--api-key', 'sesame', '--models', os.path.join(ROOT, 'weights', 'demo'))
+    TEXT = Server('--api-key', 'sesame', '--models', FOLDER, '--dtype', 'f32')
 
 
 def tearDownModule():
-    assert SERVER.stop() == 0
+    assert SERVER.stop() == 0 and TEXT.stop() == 0
+    shutil.rmtree(FOLDER)
 
 
 def skip(why):
@@ -110,7 +113,145 @@ class OpenAI(unittest.TestCase):
             ''')
 
 
+class OpenAIText(unittest.TestCase):
+    def client(self, script):
+        head = f'''
+            import json, math, openai
+            client = openai.OpenAI(base_url='http://127.0.0.1:{TEXT.port}/v1', api_key='sesame', max_retries=0,
+                                   _strict_response_validation=True)
+            hi = [dict(role='user', content='Hi')]
+            chat = dict(model='tiny', messages=hi, max_tokens=12, temperature=0, seed=1)
+            time = dict(type='function', function=dict(name='get_time', description='The time', parameters=dict(
+                type='object', properties=dict(zone=dict(type='string', enum=['utc', 'cet'])), required=['zone'],
+                additionalProperties=False)))
+            '''
+        p = subprocess.run([python_with(OPENAI), '-W', 'error', '-c', textwrap.dedent(head) + textwrap.dedent(script)],
+                           capture_output=True, text=True, timeout=patience(120))
+        self.assertEqual(p.returncode, 0, p.stderr)
+        return p.stdout
+
+    def test_completions(self):
+        self.client('''
+            ask = dict(model='tiny', prompt=['the', 'rain'], max_tokens=6, temperature=0, n=2, logprobs=2)
+            r = client.completions.create(**ask)
+            assert r.object == 'text_completion' and r.model == 'tiny' and r.created > 1e9 and r.system_fingerprint
+            assert [c.index for c in r.choices] == [0, 1, 2, 3]
+            assert r.choices[0].finish_reason in ('length', 'stop')
+            l = r.choices[0].logprobs
+            assert len(l.tokens) == len(l.token_logprobs) == len(l.top_logprobs) == len(l.text_offset)
+            assert all(x <= 0 for x in l.token_logprobs) and len(l.top_logprobs[0]) >= 2
+            # null where OpenAI has null and the package's types have not: the logprob of a prompt's first
+            # token, and finish_reason of a stream that goes on
+            loose = client.with_options()
+            loose._strict_response_validation = False
+            e = loose.completions.create(**ask, echo=True)
+            assert e.choices[0].text == 'the' + r.choices[0].text and e.choices[0].logprobs.token_logprobs[0] is None
+            u = r.usage
+            assert u.total_tokens == u.prompt_tokens + u.completion_tokens and u.prompt_tokens_details.cached_tokens >= 0
+            assert u.completion_tokens_details.reasoning_tokens == 0
+            r = client.completions.create(model='bare', prompt=[1, 2, 3], max_tokens=4, extra_body=dict(return_token_ids=True))
+            assert r.choices[0].text == '' and r.choices[0].prompt_token_ids == [1, 2, 3]
+            whole = client.completions.create(model='tiny', prompt='the', max_tokens=30, seed=3, stop=['zq'], logit_bias={'5': -100},
+                                              presence_penalty=0.5, frequency_penalty=0.5, top_p=0.9, user='u')
+            text, last = '', None
+            for c in loose.completions.create(model='tiny', prompt='the', max_tokens=30, seed=3, stop=['zq'], logit_bias={'5': -100},
+                                               presence_penalty=0.5, frequency_penalty=0.5, top_p=0.9, stream=True,
+                                               stream_options=dict(include_usage=True)):
+                text += ''.join(x.text for x in c.choices)
+                last = c
+            assert text == whole.choices[0].text and last.usage == whole.usage, (text, whole)
+            ''')
+
+    def test_chat(self):
+        self.client('''
+            r = client.chat.completions.create(**chat, logprobs=True, top_logprobs=3, n=2)
+            assert r.object == 'chat.completion' and r.service_tier == 'default' and r.system_fingerprint
+            m = r.choices[0].message
+            assert m.role == 'assistant' and isinstance(m.content, str) and m.refusal is None and m.tool_calls is None
+            assert r.choices[0].finish_reason in ('stop', 'length') and r.choices[1].index == 1
+            t = r.choices[0].logprobs.content[0]
+            assert len(t.top_logprobs) == 3 and t.logprob == t.top_logprobs[0].logprob and isinstance(t.bytes, list)
+            assert r.usage.prompt_tokens > 3
+            text, roles, ends, usage = '', [], [], None
+            for c in client.chat.completions.create(**chat, stream=True, stream_options=dict(include_usage=True)):
+                assert c.object == 'chat.completion.chunk'
+                for x in c.choices:
+                    text += x.delta.content or ''
+                    roles += [x.delta.role] if x.delta.role else []
+                    ends += [x.finish_reason] if x.finish_reason else []
+                usage = c.usage
+            assert text == m.content and roles == ['assistant'] and ends == [r.choices[0].finish_reason]
+            assert usage.completion_tokens == len(r.choices[0].logprobs.content)
+            ''')
+
+    def test_tools(self):
+        self.client('''
+            for model in ('tools', 'tiny'):
+                ask = dict(chat, model=model, max_tokens=200, tools=[time], tool_choice=dict(type='function', function=dict(name='get_time')))
+                r = client.chat.completions.create(**ask)
+                call = r.choices[0].message.tool_calls[0]
+                assert r.choices[0].finish_reason == 'tool_calls' and call.type == 'function' and call.function.name == 'get_time'
+                assert json.loads(call.function.arguments)['zone'] in ('utc', 'cet')
+                with client.chat.completions.stream(**ask) as s:
+                    final = s.get_final_completion()
+                again = final.choices[0].message.tool_calls[0].function
+                assert (again.name, again.arguments) == ('get_time', call.function.arguments)
+                # and the way back
+                client.chat.completions.create(model=model, max_tokens=3, tools=[time], messages=hi + [
+                    r.choices[0].message, dict(role='tool', tool_call_id=call.id, content='12:00')])
+            r = client.chat.completions.create(**dict(chat, max_tokens=300, tools=[time], tool_choice='required', parallel_tool_calls=False))
+            assert r.choices[0].message.tool_calls
+            ''')
+
+    def test_structured_output(self):
+        self.client('''
+            schema = dict(type='object', properties=dict(ok=dict(type='boolean')), required=['ok'], additionalProperties=False)
+            r = client.chat.completions.create(**dict(chat, max_tokens=100), response_format=dict(
+                type='json_schema', json_schema=dict(name='x', schema=schema, strict=True)))
+            if r.choices[0].finish_reason == 'stop':
+                assert isinstance(json.loads(r.choices[0].message.content)['ok'], bool)
+            ''')
+
+    def test_errors(self):
+        self.client('''
+            def fails(how, code, word, **changes):
+                try:
+                    client.chat.completions.create(**{**chat, **changes})
+                except how as e:
+                    assert word in e.message and e.code == code, (e.message, e.code)
+                    assert e.type == 'invalid_request_error'
+                else:
+                    raise SystemExit('no error')
+            fails(openai.NotFoundError, 'model_not_found', 'tiny', model='gpt-4o')
+            fails(openai.BadRequestError, 'context_length_exceeded', '512', messages=[dict(role='user', content='w ' * 2000)])
+            fails(openai.BadRequestError, 'invalid_value', 'empty', messages=[])
+            fails(openai.BadRequestError, 'invalid_value', 'role', messages=[dict(role='king', content='x')])
+            fails(openai.BadRequestError, 'invalid_value', 'role', messages=[dict(role='king', content='x')], stream=True)
+            client.api_key = 'wrong'
+            try:
+                client.chat.completions.create(**chat)
+            except openai.AuthenticationError as e:
+                assert 'Bearer' in e.message
+            ''')
+
+    def test_models(self):
+        self.client('''
+            m = {m.id: m for m in client.models.list()}
+            assert set(m) == {'bare', 'tiny', 'tools', 'loops'} and m['tiny'].max_model_len == 512
+            ''')
+
+
 class Curl(unittest.TestCase):
+    def test_chat_of_readme(self):
+        if not shutil.which('curl'):
+            skip('curl is not installed')
+        with open(os.path.join(ROOT, 'README.md')) as f:
+            command = re.search(r'^ *(curl -N localhost:8080/v1/chat/completions(?:.*\\\n)*.*)$', f.read(), re.M).group(1)
+        command = command.replace('localhost:8080', f"-sH 'Authorization: Bearer sesame' 127.0.0.1:{TEXT.port}")
+        command = command.replace('{"messages"', '{"model":"tiny","max_tokens":5,"messages"')
+        out = subprocess.run(['bash', '-c', command], check=True, timeout=120, capture_output=True, text=True).stdout
+        self.assertTrue(out.startswith('data: {') and out.endswith('data: [DONE]\n\n'), out)
+
     def test_readme(self):
         """The command of README, word for word but for the address and the key."""
         for tool in ('curl', 'jq', 'base64'):
