@@ -1,5 +1,7 @@
-# Suites that are not one C file: the include direction, and Python against the real binary.
+# Suites that are not one C file: the include direction, the fetching of a model, and Python against
+# the real binary.
 add_test(NAME include_direction COMMAND ${CMAKE_SOURCE_DIR}/tests/check_includes.sh)
+add_test(NAME fetch_smollm2 COMMAND ${CMAKE_SOURCE_DIR}/tests/check_fetch.sh)
 find_package(Python3 COMPONENTS Interpreter)
 if(Python3_FOUND AND TARGET anneal)
   function(an_python_suite name file timeout) # labels...

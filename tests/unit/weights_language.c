@@ -507,11 +507,11 @@ TEST(folders_and_their_prefixes)
 
 /* ---------------------------------------------------------------- the real one */
 
-/* The path that docker/fetch-smollm2 prints, "" if it has none. */
+/* The path that docker/fetch-smollm2 prints, "" if it was not fetched before: no test downloads. */
 static void smollm2_path(char *buf, int size)
 {
     *buf = '\0';
-    FILE *p = popen(AN_SOURCE_DIR "/docker/fetch-smollm2 2>/dev/null", "r");
+    FILE *p = popen("ANNEAL_FETCH=0 " AN_SOURCE_DIR "/docker/fetch-smollm2 2>/dev/null", "r");
     if (p && fgets(buf, size, p)) buf[strcspn(buf, "\n")] = '\0';
     if (p) pclose(p);
 }
