@@ -6,12 +6,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 declare -A may=(
     [base]="base tensor"
-    [text]="base tensor text"
+    [text]="base tensor text template grammar"
     [weights]="base tensor weights"
     [kernels]="base tensor step ops bench"
     [models]="base tensor step ops text weights model"
-    [engine]="base tensor step ops text weights model solver engine"
-    [server]="base tensor step ops text weights model solver engine bench"
+    [engine]="base tensor step ops text weights model solver engine template grammar"
+    [server]="base tensor step ops text weights model solver engine bench template grammar"
 )
 bad=0
 for room in "${!may[@]}"; do
