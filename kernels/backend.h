@@ -120,6 +120,13 @@ static inline float an_q8_round(const float *x, int8_t *q)
     return most / 127.0f;
 }
 
+/* The element of a pool where a head's key (or value) at a position of a row begins. */
+static inline int64_t an_kv_place(const an_kv_pool *p, const an_kv_row *r, int64_t pos, int head)
+{
+    const int64_t block = (int64_t)r->blocks[pos / AN_KV_BLOCK] * p->kv_heads + head;
+    return (block * AN_KV_BLOCK + pos % AN_KV_BLOCK) * p->head_dim;
+}
+
 /* Elements between floating dtypes (F32, BF16, F16, F64); to F32 or BF16, to nearest even. dst may
  * be src when the sizes are equal. */
 void an_convert(void *dst, an_dtype to, const void *src, an_dtype from, int64_t count);

@@ -219,7 +219,8 @@ typedef struct an_rope_args {
 /* Rotary position embedding (Su et al. 2021), angles in f32 as transformers computes them. */
 void an_rope(an_lane *l, const an_rope_args *a);
 
-/* One layer's pool: k and v [blocks, AN_KV_BLOCK, kv_heads, head_dim] of dtype F32 or BF16 (device). */
+/* One layer's pool: k and v [blocks, kv_heads, AN_KV_BLOCK, head_dim] of dtype F32 or BF16 (device): a
+ * head's keys lie together, so that reading them is reading memory in order. */
 typedef struct an_kv_pool {
     void *k, *v;
     an_dtype dtype;

@@ -111,16 +111,18 @@ static void kv_task(void *ctx, int64_t task, int worker)
     (void)worker;
     const lm_ctx *e = ctx;
     const an_kv_pool *p = e->pool;
-    const int64_t width = (int64_t)p->kv_heads * p->head_dim;
-    const int64_t end = an_piece_end(task, e->count, e->grain);
+    const int64_t end = an_piece_end(task, e->count, e->grain), d = p->head_dim;
     for (int64_t t = task * e->grain; t < end; t++) {
-        const int64_t pos = e->row->pos + t, from = e->row->q_start + t;
-        const int64_t place =
-            e->row->blocks[pos / AN_KV_BLOCK] * (int64_t)AN_KV_BLOCK + pos % AN_KV_BLOCK;
-        e->vec->add(an_elem_mut(p->k, p->dtype, place * width), p->dtype,
-                    an_elem(e->k, e->dtype, from * e->k_stride), e->dtype, NULL, AN_F32, width);
-        e->vec->add(an_elem_mut(p->v, p->dtype, place * width), p->dtype,
-                    an_elem(e->v, e->dtype, from * e->v_stride), e->dtype, NULL, AN_F32, width);
+        const int64_t from = e->row->q_start + t;
+        for (int h = 0; h < p->kv_heads; h++) {
+            const int64_t to = an_kv_place(p, e->row, e->row->pos + t, h);
+            e->vec->add(an_elem_mut(p->k, p->dtype, to), p->dtype,
+                        an_elem(e->k, e->dtype, from * e->k_stride + h * d), e->dtype, NULL, AN_F32,
+                        d);
+            e->vec->add(an_elem_mut(p->v, p->dtype, to), p->dtype,
+                        an_elem(e->v, e->dtype, from * e->v_stride + h * d), e->dtype, NULL, AN_F32,
+                        d);
+        }
     }
 }
 

@@ -10,10 +10,11 @@
 #define TOGETHER 8 /* keys that a query meets at a time: as many chains */
 
 typedef struct work {
-    float *s;       /* [queries][CHUNK]: scores, then probabilities */
-    float *o;       /* [queries][padded]: a chunk's outputs */
-    float *k, *v;   /* [CHUNK][padded]: keys and values that cannot be read in place */
-    float *nothing; /* [padded]: where keys would be that are not there */
+    float *s;         /* [queries][CHUNK]: scores, then probabilities */
+    float *o;         /* [queries][padded]: a chunk's outputs */
+    float *max, *sum; /* [queries]: its maxima and sums */
+    float *k, *v;     /* [CHUNK][padded]: keys and values that cannot be read in place */
+    float *nothing;   /* [padded]: where keys would be that are not there */
     const float *key[CHUNK], *value[CHUNK];
 } work;
 
@@ -53,15 +54,13 @@ static void find_chunk(const an_paged_task *t, work *w, int64_t c0, int64_t from
 {
     const an_kv_pool *p = t->a->pool;
     const int d = p->head_dim;
-    const int64_t dp = an_paged_padded(d), width = (int64_t)p->kv_heads * d;
+    const int64_t dp = an_paged_padded(d);
     const bool bf16 = p->dtype == AN_BF16, in_place = !bf16 && d % AN_VL == 0;
     for (int64_t j = 0; j < CHUNK; j++) {
         const int64_t pos = c0 + j;
         w->key[j] = w->value[j] = w->nothing;
         if (pos < from || pos >= to) continue;
-        const int64_t place =
-            t->row->blocks[pos / AN_KV_BLOCK] * (int64_t)AN_KV_BLOCK + pos % AN_KV_BLOCK;
-        const int64_t at = place * width + (int64_t)t->kv_head * d;
+        const int64_t at = an_kv_place(p, t->row, pos, t->kv_head);
         if (in_place) {
             w->key[j] = (const float *)p->k + at;
             w->value[j] = (const float *)p->v + at;
@@ -200,19 +199,12 @@ V_INLINE void outputs_tile(const work *w, const int nq, const int ne, int64_t lo
 #undef STEP
     }
     SAVE(0, 0, a0)
-    SAVE(0, 1, a1) SAVE(0, 2, a2) SAVE(0, 3, a3) SAVE(1, 0, b0) SAVE(1, 1, b1) SAVE(1, 2, b2)
-        SAVE(1, 3, b3) SAVE(2, 0, c0) SAVE(2, 1, c1) SAVE(2, 2, c2) SAVE(2, 3, c3)
+    SAVE(0, 1, a1)
+    SAVE(0, 2, a2)
+    SAVE(0, 3, a3) SAVE(1, 0, b0) SAVE(1, 1, b1) SAVE(1, 2, b2) SAVE(1, 3, b3) SAVE(2, 0, c0)
+        SAVE(2, 1, c1) SAVE(2, 2, c2) SAVE(2, 3, c3)
 #undef LOAD
 #undef SAVE
-}
-
-V_INLINE void outputs_of(const work *w, const int nq, int64_t lo, int64_t hi, const float *p,
-                         float *o, int64_t dp, int d)
-{
-    if (lo >= hi) return;
-    int64_t e = 0;
-    for (; e + 4 * AN_VL <= d; e += 4 * AN_VL) outputs_tile(w, nq, 4, lo, hi, p, o, dp, e);
-    for (; e < d; e += AN_VL) outputs_tile(w, nq, 1, lo, hi, p, o, dp, e);
 }
 
 /* What a query sees of the chunk at c0: places lo .. hi - 1 in it; none if hi <= lo. */
@@ -228,12 +220,12 @@ static range seen(const an_paged_task *t, int64_t query, int64_t c0)
     return (range){lo < 0 ? 0 : lo, hi > CHUNK ? CHUNK : hi};
 }
 
-/* A chunk's outputs of up to three queries: the keys that all see together, those before and after
- * one by one, each query's in order. */
-static void outputs(const an_paged_task *t, const work *w, int64_t c0, int64_t first, int nq)
+/* One slice of a chunk's outputs of up to three queries, ne vectors from element e on: the keys
+ * that all see together, those before and after one by one, each query's in order. */
+V_INLINE void outputs_of(const an_paged_task *t, const work *w, int64_t c0, int64_t first, int nq,
+                         const int ne, int64_t e)
 {
     const int64_t dp = an_paged_padded(t->a->head_dim);
-    const int d = t->a->head_dim;
     range r[3], all = {0, CHUNK};
     for (int i = 0; i < nq; i++) {
         r[i] = seen(t, first + i, c0);
@@ -242,22 +234,36 @@ static void outputs(const an_paged_task *t, const work *w, int64_t c0, int64_t f
     }
     const float *p = w->s + first * CHUNK;
     float *o = w->o + first * dp;
-    memset(o, 0, (size_t)(nq * dp) * sizeof *o);
-    if (all.lo >= all.hi) {
+    for (int i = 0; i < nq; i++)
+        for (int v = 0; v < ne; v++) v_store(o + i * dp + e + v * AN_VL, v_set(0));
+    if (all.lo >= all.hi) { /* nothing in common */
         for (int i = 0; i < nq; i++)
-            outputs_of(w, 1, r[i].lo, r[i].hi, p + i * CHUNK, o + i * dp, dp, d);
+            outputs_tile(w, 1, ne, r[i].lo, r[i].hi, p + i * CHUNK, o + i * dp, dp, e);
         return;
     }
     for (int i = 0; i < nq; i++)
-        outputs_of(w, 1, r[i].lo, all.lo, p + i * CHUNK, o + i * dp, dp, d);
+        if (r[i].lo < all.lo)
+            outputs_tile(w, 1, ne, r[i].lo, all.lo, p + i * CHUNK, o + i * dp, dp, e);
     if (nq == 3)
-        outputs_of(w, 3, all.lo, all.hi, p, o, dp, d);
+        outputs_tile(w, 3, ne, all.lo, all.hi, p, o, dp, e);
     else if (nq == 2)
-        outputs_of(w, 2, all.lo, all.hi, p, o, dp, d);
+        outputs_tile(w, 2, ne, all.lo, all.hi, p, o, dp, e);
     else
-        outputs_of(w, 1, all.lo, all.hi, p, o, dp, d);
+        outputs_tile(w, 1, ne, all.lo, all.hi, p, o, dp, e);
     for (int i = 0; i < nq; i++)
-        outputs_of(w, 1, all.hi, r[i].hi, p + i * CHUNK, o + i * dp, dp, d);
+        if (all.hi < r[i].hi)
+            outputs_tile(w, 1, ne, all.hi, r[i].hi, p + i * CHUNK, o + i * dp, dp, e);
+}
+
+static __attribute__((noinline)) void outputs_4(const an_paged_task *t, const work *w, int64_t c0,
+                                                int64_t first, int nq, int64_t e)
+{
+    outputs_of(t, w, c0, first, nq, 4, e);
+}
+static __attribute__((noinline)) void outputs_1(const an_paged_task *t, const work *w, int64_t c0,
+                                                int64_t first, int nq, int64_t e)
+{
+    outputs_of(t, w, c0, first, nq, 1, e);
 }
 
 /* ---------------------------------------------------------------- merging */
@@ -276,23 +282,25 @@ V_INLINE void merge_one(float *state, const float *o, float max, float sum, int6
     *m = top;
 }
 
-static void merge_chunk(const an_paged_task *t, const work *w, int64_t query, float max, float sum,
-                        bool begin, float *state)
+/* A query's first chunk of a segment begins its state. */
+static void merge_chunk(const an_paged_task *t, const work *w, int64_t query, int64_t c0,
+                        float *state)
 {
-    const int d = t->a->head_dim;
+    const int d = t->a->head_dim, group = t->a->heads / t->a->pool->kv_heads;
     const int64_t dp = an_paged_padded(d);
+    const int64_t position = t->row->pos + t->first + query / group;
     const float *o = w->o + query * dp;
     state += query * an_paged_state(d);
-    if (!begin) {
-        merge_one(state, o, max, sum, dp, d);
+    if (c0 > an_paged_from(t->a, position) && c0 % SEGMENT) {
+        merge_one(state, o, w->max[query], w->sum[query], dp, d);
         return;
     }
     memcpy(state, o, (size_t)dp * sizeof *o);
-    state[dp] = max;
-    state[dp + 1] = sum;
+    state[dp] = w->max[query];
+    state[dp + 1] = w->sum[query];
 }
 
-/* Queries from first on of a task that see something in [c0, c0 + length). */
+/* Whether a query of a task sees something in [c0, c0 + length). */
 static bool sees(const an_paged_task *t, int64_t query, int64_t c0, int64_t length)
 {
     const int group = t->a->heads / t->a->pool->kv_heads;
@@ -319,10 +327,11 @@ static void merge(const an_paged_task *t, int64_t seg, const float *from, float 
 static size_t lay_out(int head_dim, int64_t queries, char *base, work *w)
 {
     const int64_t dp = an_paged_padded(head_dim);
-    const int64_t floats[5] = {queries * CHUNK, queries * dp, CHUNK * dp, CHUNK * dp, dp};
-    float **to[5] = {&w->s, &w->o, &w->k, &w->v, &w->nothing};
+    const int64_t floats[7] = {queries * CHUNK, queries * dp, queries, queries,
+                               CHUNK * dp,      CHUNK * dp,   dp};
+    float **to[7] = {&w->s, &w->o, &w->max, &w->sum, &w->k, &w->v, &w->nothing};
     size_t used = 0;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 7; i++) {
         *to[i] = base ? (float *)(void *)(base + used) : NULL;
         used += ((size_t)floats[i] * sizeof(float) + 63) & ~(size_t)63;
     }
@@ -344,22 +353,21 @@ static void run_chunk(const an_paged_task *t, work *w, const float *q, int64_t c
     find_chunk(t, w, c0, begin, end);
     for (int64_t j = 0; j < CHUNK && c0 + j < end; j += TOGETHER)
         scores_of_8(w, q, t->queries, dp, a->head_dim, j);
-    for (int64_t i = 0; i < t->queries;) {
-        float max[3], sum[3];
-        int n = 0;
-        for (; n < 3 && i + n < t->queries && sees(t, i + n, c0, CHUNK); n++) {
-            const range r = seen(t, i + n, c0);
-            softmax(w->s + (i + n) * CHUNK, r.lo, r.hi, a->softcap, &max[n], &sum[n]);
-        }
-        if (n) outputs(t, w, c0, i, n);
-        for (int j = 0; j < n; j++) {
-            const int64_t position = t->row->pos + t->first + (i + j) / (t->queries / t->tokens);
-            const int64_t from = an_paged_from(a, position);
-            const bool first = c0 <= from || c0 % SEGMENT == 0;
-            merge_chunk(t, w, i + j, max[j], sum[j], first, state);
-        }
-        i += n ? n : 1;
+    /* Queries that see the chunk are neighbours: later tokens see later keys. */
+    int64_t lo = 0, hi = t->queries;
+    while (lo < hi && !sees(t, lo, c0, CHUNK)) lo++;
+    while (lo < hi && !sees(t, hi - 1, c0, CHUNK)) hi--;
+    for (int64_t i = lo; i < hi; i++) {
+        const range r = seen(t, i, c0);
+        softmax(w->s + i * CHUNK, r.lo, r.hi, a->softcap, &w->max[i], &w->sum[i]);
     }
+    /* A slice of the values stays in the first-level cache for all queries. */
+    int64_t e = 0;
+    for (; e + 4 * AN_VL <= a->head_dim; e += 4 * AN_VL)
+        for (int64_t i = lo; i < hi; i += 3) outputs_4(t, w, c0, i, (int)min64(3, hi - i), e);
+    for (; e < a->head_dim; e += AN_VL)
+        for (int64_t i = lo; i < hi; i += 3) outputs_1(t, w, c0, i, (int)min64(3, hi - i), e);
+    for (int64_t i = lo; i < hi; i++) merge_chunk(t, w, i, c0, state);
 }
 
 static void segment(const an_paged_task *t, const float *q, int64_t seg, float *state,

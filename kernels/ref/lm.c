@@ -56,29 +56,23 @@ an_status an_ref_rope(an_lane *l, const an_rope_args *a)
 
 /* ---------------------------------------------------------------- paged keys and values */
 
-/* Element of the first head's first value of a position. */
-static int64_t place(const an_kv_pool *p, const an_kv_row *r, int64_t pos)
-{
-    return (r->blocks[pos / AN_KV_BLOCK] * (int64_t)AN_KV_BLOCK + pos % AN_KV_BLOCK) * p->kv_heads *
-           p->head_dim;
-}
-
 an_status an_ref_kv_write(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n,
                           const void *k, int64_t k_stride, const void *v, int64_t v_stride,
                           an_dtype dtype)
 {
     if (l->counting) return AN_OK;
-    const int64_t width = (int64_t)pool->kv_heads * pool->head_dim;
+    const int d = pool->head_dim;
     for (int i = 0; i < n; i++)
-        for (int64_t t = 0; t < rows[i].q_len; t++) {
-            const int64_t to = place(pool, &rows[i], rows[i].pos + t), from = rows[i].q_start + t;
-            for (int64_t e = 0; e < width; e++) {
-                ref_set(pool->k, pool->dtype, to + e,
-                        (double)ref_get(k, dtype, from * k_stride + e));
-                ref_set(pool->v, pool->dtype, to + e,
-                        (double)ref_get(v, dtype, from * v_stride + e));
+        for (int64_t t = 0; t < rows[i].q_len; t++)
+            for (int h = 0; h < pool->kv_heads; h++) {
+                const int64_t to = an_kv_place(pool, &rows[i], rows[i].pos + t, h);
+                const int64_t kf = (rows[i].q_start + t) * k_stride + (int64_t)h * d;
+                const int64_t vf = (rows[i].q_start + t) * v_stride + (int64_t)h * d;
+                for (int e = 0; e < d; e++) {
+                    ref_set(pool->k, pool->dtype, to + e, (double)ref_get(k, dtype, kf + e));
+                    ref_set(pool->v, pool->dtype, to + e, (double)ref_get(v, dtype, vf + e));
+                }
             }
-        }
     return AN_OK;
 }
 
@@ -89,10 +83,10 @@ static void attend(const an_paged_args *a, const an_kv_row *r, int head, int64_t
     const an_kv_pool *p = a->pool;
     const int d = a->head_dim;
     const int64_t first = a->window && pos >= a->window ? pos - a->window + 1 : 0;
-    const int64_t column = (int64_t)(head / (a->heads / p->kv_heads)) * d;
+    const int kv = head / (a->heads / p->kv_heads);
     double top = -INFINITY, sum = 0;
     for (int64_t j = first; j <= pos; j++) {
-        const int64_t k = place(p, r, j) + column;
+        const int64_t k = an_kv_place(p, r, j, kv);
         double dot = 0;
         for (int e = 0; e < d; e++)
             dot += (double)ref_get(a->q, a->dtype, q + e) * (double)ref_get(p->k, p->dtype, k + e);
@@ -104,7 +98,7 @@ static void attend(const an_paged_args *a, const an_kv_row *r, int head, int64_t
     for (int e = 0; e < d; e++) {
         double acc = 0;
         for (int64_t j = first; j <= pos; j++)
-            acc += s[j] * (double)ref_get(p->v, p->dtype, place(p, r, j) + column + e);
+            acc += s[j] * (double)ref_get(p->v, p->dtype, an_kv_place(p, r, j, kv) + e);
         ref_set(a->y.data, a->dtype, y + e, acc / sum);
     }
 }
