@@ -107,12 +107,22 @@ V_INLINE void sums_of_8(float *to, an_vf a0, an_vf a1, an_vf a2, an_vf a3, an_vf
 #endif
 }
 
+/* What is needed soon comes from far away: a head's keys are a few pages here and there. */
+V_INLINE void fetch(const float *p, int d)
+{
+    for (int e = 0; e < d; e += 16) __builtin_prefetch(p + e);
+}
+
 /* s[r][j] = q[r] . key[j] for keys j .. j + 7 of the chunk and all queries. */
 V_INLINE void scores_of_8(const work *w, const float *q, int64_t queries, int64_t dp, int d,
                           int64_t j)
 {
 #define POINT(i) const float *k##i = w->key[j + i];
     EACH_KEY(POINT)
+    for (int i = 0; i < TOGETHER; i++) {
+        if (j + TOGETHER < CHUNK) fetch(w->key[j + TOGETHER + i], d);
+        fetch(w->value[j + i], d);
+    }
     for (int64_t r = 0; r < queries; r++, q += dp) {
 #define BEGIN(i) an_vf a##i = v_set(0);
         EACH_KEY(BEGIN)
@@ -201,8 +211,9 @@ V_INLINE void outputs_tile(const work *w, const int nq, const int ne, int64_t lo
     SAVE(0, 0, a0)
     SAVE(0, 1, a1)
     SAVE(0, 2, a2)
-    SAVE(0, 3, a3) SAVE(1, 0, b0) SAVE(1, 1, b1) SAVE(1, 2, b2) SAVE(1, 3, b3) SAVE(2, 0, c0)
-        SAVE(2, 1, c1) SAVE(2, 2, c2) SAVE(2, 3, c3)
+    SAVE(0, 3, a3)
+    SAVE(1, 0, b0) SAVE(1, 1, b1) SAVE(1, 2, b2) SAVE(1, 3, b3) SAVE(2, 0, c0) SAVE(2, 1, c1)
+        SAVE(2, 2, c2) SAVE(2, 3, c3)
 #undef LOAD
 #undef SAVE
 }
