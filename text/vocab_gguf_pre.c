@@ -1,6 +1,8 @@
 /* vocab_gguf_pre.c: the word patterns behind the names in tokenizer.ggml.pre. The names and what
  * they mean are llama.cpp's. Where it bends a model's own pattern because std::regex lacks letter
- * cases (tekken, gpt-4o), the model's own stands here. */
+ * cases (tekken, gpt-4o), the model's own stands here. SmolLM's digits never merge, with or without
+ * the cut at \p{N} that llama.cpp makes first; other numerals (one half, Roman eight) do with the
+ * space in front, as transformers reads the same file, so smollm goes with GPT-2. */
 #include "vocab_gguf.h"
 
 #include <stdio.h>
@@ -10,7 +12,7 @@
 #define SPACES_END   "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 #define LLAMA3                                                                                     \
     CONTRACTIONS                                                                                   \
-        "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES_END
+    "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES_END
 #define QWEN2                                                                                      \
     CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "                                         \
                  "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES_END
@@ -57,9 +59,9 @@ static const lm_pre known[] = {
     {.names = "|dbrx|smaug-bpe|glm4|chatglm-bpe|", .pattern = {LLAMA3}},
     {.names = "|gpt-2|phi-2|jina-es|jina-de|gigachat|jina-v2-es|jina-v2-de|a.x-4.0|mellum|"
               "modern-bert|mpt|olmo|jais|trillion|granite-docling|exaone4|jina-v1-en|"
-              "jina-v2-code|roberta-bpe|",
+              "jina-v2-code|roberta-bpe|smollm|",
      .pattern = {GPT2}},
-    {.names = "|starcoder|refact|command-r|smollm|codeshell|exaone|minerva-7b|mellum2|",
+    {.names = "|starcoder|refact|command-r|codeshell|exaone|minerva-7b|mellum2|",
      .pattern = {"\\p{N}", GPT2}},
     {.names = "|falcon|", .pattern = {"[\\p{P}$+<=>\\^~|`]+", GPT2, "[0-9][0-9][0-9]"}},
     {.names = "|qwen2|deepseek-r1-qwen|kormo|f2llmv2|stablelm2|megrez|hunyuan|solar-open|grok-2|",

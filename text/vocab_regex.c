@@ -4,6 +4,7 @@
  *   \s \S      PCRE2 counts U+180E as white space, Unicode no longer does
  *   \w \W      PCRE2 10.42 leaves out marks and connectors
  *   \h \uXXXX  hexadecimal digit, code point
+ *   [:punct:]  symbols of all scripts as well
  *   ^ $        always of a line
  *   {2,3}+     a repeated repetition, not a possessive one
  *   [a&&[^b]]  an intersection of classes
@@ -25,6 +26,8 @@
 #define WORD                                                                                       \
     "\\p{L}\\p{Nl}\\p{M}\\p{Nd}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}"                    \
     "\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
+/* Six numerals that Oniguruma takes for letters of a word, though not inside a class. */
+#define LATIN1 "\\xb2\\xb3\\xb9\\xbc-\\xbe"
 
 /* ---------------------------------------------------------------- rewriting */
 
@@ -48,9 +51,9 @@ static const char *escape_rewritten(char c, bool in_class)
     case 'S':
         return in_class ? "\\S\\x{180e}" : "[^" SPACES "]";
     case 'w':
-        return in_class ? WORD : "[" WORD "]";
+        return in_class ? WORD : "[" WORD LATIN1 "]";
     case 'W':
-        return in_class ? NULL : "[^" WORD "]";
+        return in_class ? NULL : "[^" WORD LATIN1 "]";
     case 'h':
         return in_class ? "0-9a-fA-F" : "[0-9a-fA-F]";
     case 'H':
@@ -152,7 +155,11 @@ static an_status rewrite_class(rewriter *r, int depth)
         } else if (left >= 2 && r->p[0] == '[' && r->p[1] == ':') {
             const char *close = memmem(r->p, left, ":]", 2);
             if (!close) return an_fail(r->err, AN_INVALID, "[: without :]");
-            an_buf_add(&r->out, r->p, (size_t)(close + 2 - r->p));
+            static const char punct[] = "[:punct:]";
+            if (left >= sizeof punct - 1 && memcmp(r->p, punct, sizeof punct - 1) == 0)
+                an_buf_str(&r->out, "\\p{P}\\p{S}");
+            else
+                an_buf_add(&r->out, r->p, (size_t)(close + 2 - r->p));
             r->p = close + 2;
         } else if (*r->p == '[') {
             if (negated || left < 2 || r->p[1] == '^')
