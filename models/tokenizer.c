@@ -1,6 +1,7 @@
-/* tokenizer.c: the tokenizer that belongs to a checkpoint. Folders bring their own; single files do
- * not, and get OpenAI's CLIP vocabulary, which all of them were trained with. */
-#include "anneal/model.h"
+/* tokenizer.c: the tokenizer that belongs to a checkpoint. Folders bring their own, GGUF files have
+ * it inside; single files of Stable Diffusion have none, and get OpenAI's CLIP vocabulary, which
+ * all of them were trained with. */
+#include "lm.h"
 
 #include <jansson.h>
 
@@ -35,4 +36,17 @@ an_status an_model_tokenizer(an_checkpoint *c, int which, an_tokenizer **out, an
         *out = NULL;
     }
     return s;
+}
+
+an_status an_model_vocab(an_checkpoint *c, an_vocab **out, an_error *err)
+{
+    char dir[4096];
+    *out = NULL;
+    if (!an_lm_has_tokenizer(c))
+        return an_fail(err, AN_NOT_FOUND, "%s: the model has no tokenizer", an_checkpoint_path(c));
+    if (an_checkpoint_layout(c) == AN_LAYOUT_GGUF)
+        return an_vocab_open_gguf(an_checkpoint_config(c, "gguf"), out, err);
+    if (!an_checkpoint_dir(c, "tokenizer", dir, sizeof dir))
+        return an_fail(err, AN_NOT_FOUND, "%s: the model's folder is gone", an_checkpoint_path(c));
+    return an_vocab_open_dir(dir, out, err);
 }
