@@ -68,16 +68,21 @@ json_t *text_stop_reason(const an_text *t)
     return t->stop ? text_json_string(t->stop, strlen(t->stop)) : json_null();
 }
 
-json_t *text_prompt_string(const text_ask *a, int prompt)
+json_t *text_echo_string(const text_ask *a, int prompt, const char *text, size_t len)
 {
     an_buf b;
     const text_prompt *p = &a->prompts[prompt];
-    if (!a->vocab) return json_string("");
     an_buf_init(&b, (size_t)256 << 20);
-    an_status s = an_vocab_decode(a->vocab, p->ids, p->n_ids, a->request.special, &b, NULL);
-    json_t *j = text_json_string(s == AN_OK && b.data ? b.data : "", s == AN_OK ? b.len : 0);
+    if (a->vocab) an_vocab_decode(a->vocab, p->ids, p->n_ids, a->request.special, &b, NULL);
+    if (len) an_buf_add(&b, text, len);
+    json_t *j = text_json_string(b.data ? b.data : "", b.len);
     an_buf_free(&b);
     return j;
+}
+
+json_t *text_prompt_string(const text_ask *a, int prompt)
+{
+    return text_echo_string(a, prompt, "", 0);
 }
 
 json_t *text_answer_base(const text_ask *a, const char *object)
@@ -141,40 +146,39 @@ static void add_token(const text_ask *a, side_by_side *l, const an_token *t, siz
     json_array_append_new(l->top, top);
 }
 
-/* Tokens of the prompt; returns the characters they make. */
-static size_t add_prompt(const text_ask *a, side_by_side *l, an_job *job)
+/* Tokens of the prompt and where their text begins. */
+static void add_prompt(const text_ask *a, side_by_side *l, text_offsets *at, an_job *job)
 {
     const an_token *tokens;
-    size_t n, offset = 0;
+    size_t n;
     an_detok d;
-    if (!an_job_prompt(job, &tokens, &n)) return 0;
+    if (!an_job_prompt(job, &tokens, &n)) return;
     if (a->vocab) an_detok_start(&d, a->vocab, a->request.special);
     for (size_t i = 0; i < n; i++) {
         an_buf b;
         an_buf_init(&b, 1 << 20);
-        add_token(a, l, &tokens[i], offset);
+        add_token(a, l, &tokens[i], at->characters);
         if (a->vocab) {
             an_detok_add(&d, tokens[i].id, &b);
-            offset += characters(b.data ? b.data : "", b.len);
+            at->characters += characters(b.data ? b.data : "", b.len);
         }
         an_buf_free(&b);
     }
-    return offset;
 }
 
 static json_t *completion_logprobs(const text_ask *a, const an_text *t, size_t from, size_t to,
-                                   bool echo, an_job *job)
+                                   text_offsets *at, an_job *echo)
 {
     side_by_side l = {json_array(), json_array(), json_array(), json_array()};
-    size_t base = echo ? add_prompt(a, &l, job) : 0, chars = 0, at = 0;
-    for (size_t i = 0; i < to; i++) {
+    if (echo) add_prompt(a, &l, at, echo);
+    for (size_t i = from; i < to; i++) {
         size_t start = t->tokens[i].text_start;
-        if (start > t->text_len) start = t->text_len;
-        if (start > at) {
-            chars += characters(t->text + at, start - at);
-            at = start;
+        if (start > t->text_len) start = t->text_len; /* of a stop string, which is cut off */
+        if (start > at->bytes) {
+            at->characters += characters(t->text + at->bytes, start - at->bytes);
+            at->bytes = start;
         }
-        if (i >= from) add_token(a, &l, &t->tokens[i], base + chars);
+        add_token(a, &l, &t->tokens[i], at->characters);
     }
     return json_pack("{s:o,s:o,s:o,s:o}", "tokens", l.tokens, "token_logprobs", l.logprobs,
                      "top_logprobs", l.top, "text_offset", l.offsets);
@@ -207,12 +211,12 @@ static json_t *chat_logprobs(const text_ask *a, const an_text *t, size_t from, s
     return json_pack("{s:o,s:n}", "content", list, "refusal");
 }
 
-json_t *text_logprobs(const text_ask *a, const an_text *t, size_t from, size_t to, bool echo,
-                      an_job *job)
+json_t *text_logprobs(const text_ask *a, const an_text *t, size_t from, size_t to, text_offsets *at,
+                      an_job *echo)
 {
     if (a->request.logprobs < 0) return json_null();
     return a->dialect == TEXT_CHAT ? chat_logprobs(a, t, from, to)
-                                   : completion_logprobs(a, t, from, to, echo, job);
+                                   : completion_logprobs(a, t, from, to, at, echo);
 }
 
 /* ---------------------------------------------------------------- choices */
@@ -220,20 +224,15 @@ json_t *text_logprobs(const text_ask *a, const an_text *t, size_t from, size_t t
 static json_t *completion_choice(text_ask *a, int prompt, int k, const an_text *t)
 {
     size_t n = a->drop_answer ? 0 : t->n_tokens;
-    json_t *text = text_json_string(t->text, a->drop_answer ? 0 : t->text_len);
-    if (a->echo) {
-        json_t *both, *before = text_prompt_string(a, prompt);
-        both = json_sprintf("%s%s", json_string_value(before), json_string_value(text));
-        if (!both) both = json_incref(text); /* text with NUL characters */
-        json_decref(before);
-        json_decref(text);
-        text = both;
-    }
-    json_t *c =
-        json_pack("{s:i,s:o,s:o,s:o,s:o,s:I}", "index", prompt * a->request.n + k, "text", text,
-                  "logprobs", text_logprobs(a, t, 0, n, a->echo, a->jobs[prompt]), "finish_reason",
-                  a->drop_answer ? json_string("length") : text_finish_reason(t, false),
-                  "stop_reason", text_stop_reason(t), "seed", (json_int_t)t->seed);
+    size_t len = a->drop_answer ? 0 : t->text_len;
+    text_offsets at = {0};
+    json_t *text =
+        a->echo ? text_echo_string(a, prompt, t->text, len) : text_json_string(t->text, len);
+    json_t *c = json_pack(
+        "{s:i,s:o,s:o,s:o,s:o,s:I}", "index", prompt * a->request.n + k, "text", text, "logprobs",
+        text_logprobs(a, t, 0, n, &at, a->echo ? a->jobs[prompt] : NULL), "finish_reason",
+        a->drop_answer ? json_string("length") : text_finish_reason(t, false), "stop_reason",
+        text_stop_reason(t), "seed", (json_int_t)t->seed);
     if (a->return_token_ids && c) {
         json_object_set_new(c, "token_ids", text_token_ids(t, 0, n));
         json_object_set_new(c, "prompt_token_ids", text_prompt_ids(&a->prompts[prompt]));
@@ -298,7 +297,7 @@ static json_t *chat_choice(text_ask *a, int k, const an_text *t)
     json_decref(m.calls);
     an_buf_free(&m.content);
     json_t *c = json_pack("{s:i,s:o,s:o,s:o,s:o,s:I}", "index", k, "message", message_json,
-                          "logprobs", text_logprobs(a, t, 0, t->n_tokens, false, NULL),
+                          "logprobs", text_logprobs(a, t, 0, t->n_tokens, NULL, NULL),
                           "finish_reason", text_finish_reason(t, calls), "stop_reason",
                           text_stop_reason(t), "seed", (json_int_t)t->seed);
     if (a->return_token_ids && c)

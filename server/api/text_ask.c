@@ -182,7 +182,8 @@ void text_use_schema(fields *f, const text_limits *l, text_ask *a, const char *n
     an_error err = {0};
     an_grammar *g = NULL;
     if (!fields_ok(f)) return;
-    use_grammar(f, a, name, an_grammar_schema(schema, &l->grammar, &g, &err), g, &err);
+    an_status s = an_grammar_schema(schema, &l->grammar, &g, &err);
+    use_grammar(f, a, name, s, g, &err);
 }
 
 /* {"type":"text"}, {"type":"json_object"} (llama-server's may have a "schema"), or
@@ -224,8 +225,8 @@ static void read_grammar(fields *f, const text_limits *l, text_ask *a)
     }
     field_string(f, "grammar", l->grammar.max_source, &text);
     if (!text || !*text || !fields_ok(f)) return;
-    use_grammar(f, a, "grammar", an_grammar_gbnf(text, strlen(text), &l->grammar, &g, &err), g,
-                &err);
+    an_status s = an_grammar_gbnf(text, strlen(text), &l->grammar, &g, &err);
+    use_grammar(f, a, "grammar", s, g, &err);
 }
 
 /* ---------------------------------------------------------------- all of them */

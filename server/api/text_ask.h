@@ -25,9 +25,16 @@ typedef struct text_prompt {
     size_t n_ids;
 } text_prompt;
 
+/* Where text_offset of the next token is: bytes of the answer counted so far, and characters, those
+ * of an echoed prompt included. */
+typedef struct text_offsets {
+    size_t bytes, characters;
+} text_offsets;
+
 /* How much of a choice a stream has told. */
 typedef struct text_choice {
     size_t text_sent, tokens_sent;
+    text_offsets offsets;
     bool begun, ended;
     tool_parser tools;
 } text_choice;
@@ -123,15 +130,18 @@ void text_serve(an_req *r, text_dialect d, text_parse parse);
 json_t *text_answer(text_ask *a, an_error *err);
 json_t *text_answer_base(const text_ask *a, const char *object);
 json_t *text_usage(const text_ask *a);
-/* logprobs of tokens [from, to) of a choice, in the dialect's form; null when none were asked. */
-json_t *text_logprobs(const text_ask *a, const an_text *t, size_t from, size_t to, bool echo,
-                      an_job *job);
+/* logprobs of tokens [from, to) of a choice, in the dialect's form; null when none were asked. *at
+ * is zeros before the first token. echo: of the job's prompt too, before them. */
+json_t *text_logprobs(const text_ask *a, const an_text *t, size_t from, size_t to, text_offsets *at,
+                      an_job *echo);
 json_t *text_token_ids(const an_text *t, size_t from, size_t to);
 json_t *text_prompt_ids(const text_prompt *p);
 json_t *text_finish_reason(const an_text *t, bool tool_calls);
 json_t *text_stop_reason(const an_text *t);
-/* Text of the prompt, for echo; "" without a vocabulary. new reference */
+/* Text of the prompt, "" without a vocabulary; new reference. */
 json_t *text_prompt_string(const text_ask *a, int prompt);
+/* The same with an answer behind it. */
+json_t *text_echo_string(const text_ask *a, int prompt, const char *text, size_t len);
 json_t *text_logprob_json(double logprob); /* JSON has no infinity: as low as -9999 */
 /* Bytes as a JSON string: what is not UTF-8 becomes U+FFFD. */
 json_t *text_json_string(const char *s, size_t len);

@@ -20,19 +20,13 @@ static void completion_delta(text_ask *a, int prompt, int k, const an_text *t, s
 {
     text_choice *c = &a->told[prompt * a->request.n + k];
     bool echo = a->echo && !c->begun;
-    json_t *text = text_json_string(t->text + c->text_sent, t->text_len - c->text_sent);
-    if (echo) {
-        json_t *before = text_prompt_string(a, prompt);
-        json_t *both = json_sprintf("%s%s", json_string_value(before), json_string_value(text));
-        json_decref(before);
-        if (both) {
-            json_decref(text);
-            text = both;
-        }
-    }
+    const char *from = t->text + c->text_sent;
+    size_t len = t->text_len - c->text_sent;
+    json_t *text = echo ? text_echo_string(a, prompt, from, len) : text_json_string(from, len);
     json_t *choice = json_pack(
         "{s:i,s:o,s:o,s:o,s:o}", "index", prompt * a->request.n + k, "text", text, "logprobs",
-        text_logprobs(a, t, c->tokens_sent, to, echo, a->jobs[prompt]), "finish_reason",
+        text_logprobs(a, t, c->tokens_sent, to, &c->offsets, echo ? a->jobs[prompt] : NULL),
+        "finish_reason",
         a->drop_answer && t->finish ? json_string("length") : text_finish_reason(t, false),
         "stop_reason", text_stop_reason(t));
     if (a->return_token_ids) {
@@ -97,7 +91,7 @@ static void chat_delta(text_ask *a, int k, const an_text *t, size_t to, an_buf *
     }
     if (to > c->tokens_sent) {
         if (a->request.logprobs >= 0)
-            o.logprobs = text_logprobs(a, t, c->tokens_sent, to, false, NULL);
+            o.logprobs = text_logprobs(a, t, c->tokens_sent, to, NULL, NULL);
         if (a->return_token_ids) o.token_ids = text_token_ids(t, c->tokens_sent, to);
     }
     tools_feed(&c->tools, &a->choice, a->tools, t->text, t->text_len, t->finish != AN_FINISH_NONE,

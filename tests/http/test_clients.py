@@ -199,7 +199,7 @@ class OpenAIText(unittest.TestCase):
                 # and the way back
                 client.chat.completions.create(model=model, max_tokens=3, tools=[time], messages=hi + [
                     r.choices[0].message, dict(role='tool', tool_call_id=call.id, content='12:00')])
-            r = client.chat.completions.create(**dict(chat, max_tokens=300, tools=[time], tool_choice='required', parallel_tool_calls=False))
+            r = client.chat.completions.create(**dict(chat, max_tokens=100, tools=[time], tool_choice='required', parallel_tool_calls=False))
             assert r.choices[0].message.tool_calls
             ''')
 

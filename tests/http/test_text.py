@@ -1,6 +1,6 @@
 """The text APIs as request and response: completions, chat, tools, grammars, llama-server's dialect,
 streams, hang-ups, and every kind of bad input. On random checkpoints, and on SmolLM2 where it is."""
-import json, os, re, shutil, socket, sys, threading, time, unittest
+import json, os, pty, select, shutil, socket, subprocess, sys, threading, time, unittest
 sys.path.insert(0, os.path.dirname(__file__))
 from text_models import *
 
@@ -141,6 +141,11 @@ class Completions(unittest.TestCase):
             self.assertEqual(sum((c['logprobs']['text_offset'] for c in mine), []), w['logprobs']['text_offset'])
             self.assertEqual([c['finish_reason'] for c in mine][-1], w['finish_reason'])
             self.assertTrue(all(c['finish_reason'] is None for c in mine[:-1]))
+        ask = dict(model='tiny', prompt='rain', max_tokens=9, temperature=0, logprobs=1, echo=True)
+        whole, chunks = complete(**ask)['choices'][0], [c['choices'][0] for c in stream('/v1/completions', **ask)]
+        self.assertEqual(''.join(c['text'] for c in chunks), whole['text'])
+        for k in whole['logprobs']:
+            self.assertEqual(sum((c['logprobs'][k] for c in chunks), []), whole['logprobs'][k])
         several = stream('/v1/completions', **dict(ASK, prompt=[IDS, [7, 8]]))
         for i, p in enumerate((IDS, [7, 8])):
             ids = sum((c['choices'][0]['token_ids'] for c in several if c['choices'][0]['index'] == i), [])
@@ -312,7 +317,7 @@ class Chat(unittest.TestCase):
             self.assertEqual(calls[0]['function']['name'], 'get_time')
             self.assertEqual(''.join(c['function']['arguments'] for c in calls), call['function']['arguments'])
             self.assertEqual(chunks[-1]['choices'][0]['finish_reason'], 'tool_calls')
-            a = chat(model=model, tools=[f, g], tool_choice='required', parallel_tool_calls=False, max_tokens=300, temperature=0)['choices'][0]
+            a = chat(model=model, tools=[f, g], tool_choice='required', parallel_tool_calls=False, max_tokens=100, temperature=0)['choices'][0]
             if a['finish_reason'] != 'length':
                 self.assertEqual(len(a['message']['tool_calls']), 1)
                 json.loads(a['message']['tool_calls'][0]['function']['arguments'])
@@ -418,17 +423,17 @@ class Serving(unittest.TestCase):
 
     def test_hang_up_frees_blocks(self):
         self.wait_for(lambda: self.blocks() == 0)
-        sockets = []
+        clients = []
         for path in ('/v1/completions', '/v1/chat/completions'):
             for streaming in (False, True):
                 c = SERVER.connect()
                 c.request('POST', path, json.dumps(dict(
                     model='tiny', prompt='a', messages=[dict(role='user', content='b')], max_tokens=450, ignore_eos=True, stream=streaming, n=8)))
-                sockets.append(c)
+                clients.append(c)
         self.wait_for(lambda: self.blocks() > 0)
-        for c in sockets:
+        for c in clients:
             c.sock.shutdown(socket.SHUT_RDWR)
-            c.sock.close()
+            c.close()
         self.wait_for(lambda: self.blocks() == 0)
 
     def test_deadline(self):
@@ -497,6 +502,63 @@ class Serving(unittest.TestCase):
         [t.start() for t in threads]
         [t.join() for t in threads]
         self.assertEqual(together, alone)
+
+
+class Chatting(unittest.TestCase):
+    """`anneal chat`, and `anneal generate` with a language model."""
+
+    def run_chat(self, *args, text=''):
+        return subprocess.run([ANNEAL, 'chat', '--models', FOLDER, '-m', 'tiny', *args], input=text, text=True, errors='replace',
+                              capture_output=True, timeout=patience(60))
+
+    def test_pipe(self):
+        ask = dict(messages=[dict(role='system', content='Hm.'), dict(role='user', content='Hi')], max_tokens=10, temperature=0)
+        want = chat(**ask)['choices'][0]['message']['content']
+        p = self.run_chat('-t', '0', '-n', '10', '--system', 'Hm.', '--dtype', 'f32', text='Hi\n')
+        self.assertEqual((p.returncode, p.stdout), (0, want + '\n'), p.stderr)
+        self.assertEqual(self.run_chat(text='').returncode, 1)
+        self.assertEqual(self.run_chat('-t', 'hot', text='Hi').returncode, 2)
+        p = self.run_chat('-m', 'bare', text='Hi')
+        self.assertEqual(p.returncode, 1)
+        self.assertIn('tokenizer', p.stderr)
+
+    def test_generate(self):
+        p = subprocess.run([ANNEAL, 'generate', '--models', FOLDER, '--dtype', 'f32', '-m', 'tiny', '-p', 'the', '--seed', '4'],
+                           capture_output=True, timeout=patience(60))
+        want = complete(model='tiny', prompt='the', max_tokens=256, seed=4)['choices'][0]['text']
+        self.assertEqual((p.returncode, p.stdout.decode()), (0, want + '\n'), p.stderr)
+
+    def test_terminal(self):
+        """Help, an unknown command, an interrupted line, an answer, Ctrl-D."""
+        pid, fd = pty.fork()
+        if pid == 0:
+            os.execv(ANNEAL, [ANNEAL, 'chat', '--models', FOLDER, '-m', 'tiny', '-n', '5', '-t', '0'])
+        out = b''
+
+        def read(until):
+            nonlocal out
+            end = time.time() + patience(20)
+            while not out.endswith(until) and time.time() < end:
+                if select.select([fd], [], [], 0.1)[0]:
+                    try:
+                        out += os.read(fd, 4096)
+                    except OSError:  # it has ended
+                        break
+            seen, out = out, b''
+            return seen.decode(errors='replace')
+        self.assertIn('/help', read(b'\n> '))
+        os.write(fd, b'/help\n')
+        self.assertIn('Ctrl-C', read(b'\n> '))
+        os.write(fd, b'half a line\x03')
+        read(b'\n> ')
+        os.write(fd, b'Hi\n')
+        self.assertGreater(len(read(b'\n> ')), len('Hi\r\n\n> '))
+        os.write(fd, b'/clear\n')
+        read(b'> ')
+        os.write(fd, b'\x04')
+        read(b'never')
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        os.close(fd)
 
 
 class SmolLM2(unittest.TestCase):
