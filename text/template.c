@@ -126,8 +126,11 @@ void *tm_alloc(tm_run *r, size_t size)
         tm_too_large(r, "more than the budget of %zu bytes of memory", a->max);
         return NULL;
     }
-    size_t pad = a->cur ? (size_t)(-(uintptr_t)a->cur & 15u) : 0;
-    if (!a->cur || size + pad > (size_t)(a->end - a->cur)) pad = 0;
+    size_t pad = (size_t)(-(uintptr_t)a->cur & 15u);
+    if (!a->cur || size + pad > (size_t)(a->end - a->cur)) {
+        if (r->failed || !new_chunk(r, size)) return NULL;
+        pad = 0; /* a chunk begins aligned */
+    }
     char *p = tm_alloc_text(r, size + pad);
     return p ? memset(p + pad, 0, size) : NULL;
 }
