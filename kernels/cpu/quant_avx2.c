@@ -242,6 +242,15 @@ INLINE __m256i products(const an_dtype f, int g, __m256i part, __m256i w, __m256
     return v;
 }
 
+/* sum + the 16-bit sums in pairs, times the factor of each. */
+INLINE __m256i widened(bool first, __m256i sum, __m256i part, __m256i factor)
+{
+    const __m256i wide = _mm256_madd_epi16(part, factor);
+    sum = first ? wide : _mm256_add_epi32(sum, wide);
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+
 /* acc + a block: its integer sums, and row m's scales in the tile of M rows at x. */
 INLINE __m256 add_block(const an_dtype f, const int M, int m, const scales *s, __m256i sum,
                         const char *x, __m256 acc)
@@ -283,10 +292,7 @@ INLINE void run_panel_of(const an_dtype f, const int M, const uint8_t *p, int64_
 #define STEP(m)                                                                                    \
     if (m < M) {                                                                                   \
         part##m = products(f, g, part##m, w, size, x + 32 * m + 4 * g);                            \
-        if (g % run == run - 1) {                                                                  \
-            const __m256i wide = _mm256_madd_epi16(part##m, factor);                               \
-            sum##m = g < run ? wide : _mm256_add_epi32(sum##m, wide);                              \
-        }                                                                                          \
+        if (g % run == run - 1) sum##m = widened(g < run, sum##m, part##m, factor);                \
     }
 #define GROUP(number)                                                                              \
     {                                                                                              \
