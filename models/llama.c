@@ -38,7 +38,7 @@ static void project(const an_llama *m, const an_llama_layer *y, int layer, an_la
                          .dtype = h.dtype,
                          .tokens = n,
                          .stride = out->q_stride,
-                         .heads = c->heads,
+                         .heads = y->qkv ? c->heads + c->kv_heads : c->heads,
                          .head_dim = c->head_dim,
                          .rot_dim = rope->rot_dim,
                          .interleaved = c->rope_interleaved,
@@ -46,10 +46,12 @@ static void project(const an_llama *m, const an_llama_layer *y, int layer, an_la
                          .inv_freq = rope->inv_freq,
                          .mscale = rope->mscale};
     an_rope(l, &turn);
-    turn.x = k.data;
-    turn.stride = out->k_stride;
-    turn.heads = c->kv_heads;
-    an_rope(l, &turn);
+    if (!y->qkv) { /* else the heads of k were those behind q's */
+        turn.x = k.data;
+        turn.stride = out->k_stride;
+        turn.heads = c->kv_heads;
+        an_rope(l, &turn);
+    }
     out->q = q.data;
     out->k = k.data;
     out->v = v.data;
