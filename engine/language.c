@@ -134,7 +134,7 @@ static an_status open_pool(an_engine *e, an_slot *s, an_error *err)
     size_t bytes = (size_t)pages * page;
     if (bytes > an_budget_left(e))
         return an_fail(err, AN_NO_MEMORY,
-                       "%.1f MiB for keys and values are needed (--kv-memory), %.1f MiB of the "
+                       "%.1f MiB for keys and values are needed (--kv-bytes), %.1f MiB of the "
                        "%.1f MiB limit are left (--memory)",
                        (double)bytes / 1048576, (double)an_budget_left(e) / 1048576,
                        (double)e->o.memory_bytes / 1048576);

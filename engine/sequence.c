@@ -49,7 +49,7 @@ void an_seq_close(an_task *t)
     an_seq *q = t->seq;
     if (!q) return;
     give_pages(t);
-    if (q->matcher) an_matcher_free(q->matcher);
+    an_matcher_free(q->matcher);
     free(q->ids);
     free(q->page);
     free(q->name);

@@ -7,15 +7,6 @@
 #include "pages.h"
 #include "sampling.h"
 
-#pragma weak an_grammar_ref
-#pragma weak an_grammar_unref
-#pragma weak an_matcher_new
-#pragma weak an_matcher_free
-#pragma weak an_matcher_mask
-#pragma weak an_matcher_accept
-#pragma weak an_matcher_complete
-#pragma weak an_matcher_only_end
-
 struct an_slot;
 struct an_task;
 

@@ -13,7 +13,7 @@ void an_text_job_drop_input(an_text_job *t)
     t->ids = t->ban = t->stop_id = NULL;
     t->bias = NULL;
     t->salt = NULL;
-    if (t->grammar) an_grammar_unref(t->grammar);
+    an_grammar_unref(t->grammar);
     t->grammar = NULL;
 }
 
