@@ -16,7 +16,7 @@ struct json_t;
 #define LM_MAX_ADDED_BYTES 1024 /* an added token; the search for them walks this far per byte */
 #define LM_MAX_STEPS       64   /* normalizers, pre-tokenizers or decoders of one file */
 #define LM_MAX_TEXT        ((size_t)16 << 20)
-#define LM_MAX_NORMALIZED  ((size_t)128 << 20) /* what normalizers may make of it */
+#define LM_MAX_NORMALIZED  ((size_t)64 << 20) /* what normalizers may make of it */
 
 typedef enum lm_kind { LM_BPE, LM_SPM, LM_UNIGRAM, LM_WORDPIECE, LM_WORDLEVEL } lm_kind;
 
@@ -196,7 +196,8 @@ typedef struct lm_matcher {
 an_status an_lm_matcher_open(lm_matcher *m, size_t text_len, an_error *err);
 void an_lm_matcher_close(lm_matcher *m);
 /* The next match at or after *from, as Oniguruma's find_iter: *from moves on, an empty match right
- * behind the last one is passed over. 1 found, 0 no more, -1 failed (err filled). */
+ * behind the last one is passed over (*last_end is SIZE_MAX before the first). 1 found, 0 no more,
+ * -1 failed (err filled). */
 int an_lm_regex_next(lm_matcher *m, const pcre2_code *re, const char *text, size_t len,
                      size_t *from, size_t *last_end, size_t *start, size_t *end, an_error *err);
 

@@ -96,7 +96,7 @@ static void strip_token(const lm_step *s, const char *text, size_t len, an_buf *
 static void replace_by_regex(const lm_step *s, const char *text, size_t len, an_buf *out)
 {
     lm_matcher m;
-    size_t gap = 0, from = 0, last = 0, start, end;
+    size_t gap = 0, from = 0, last = SIZE_MAX, start, end;
     if (an_lm_matcher_open(&m, len, NULL) != AN_OK) {
         out->failed = true;
         return;

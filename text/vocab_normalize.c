@@ -129,7 +129,7 @@ static void put_stripped(const lm_step *s, const char *text, size_t len, an_buf 
 static an_status put_replaced(const lm_step *s, lm_matcher *m, const char *text, size_t len,
                               an_buf *out, an_error *err)
 {
-    size_t gap = 0, from = 0, last = 0, start, end;
+    size_t gap = 0, from = 0, last = SIZE_MAX, start, end;
     int found = 0;
     if (s->regex) {
         while ((found = an_lm_regex_next(m, s->regex, text, len, &from, &last, &start, &end, err)) >

@@ -320,7 +320,7 @@ int an_lm_regex_next(lm_matcher *m, const pcre2_code *re, const char *text, size
         size_t a = o[0] > o[1] ? o[1] : o[0], b = o[1]; /* \K may turn them round */
         if (a < *from) a = *from;
         if (b < a) b = a;
-        if (a == b && b == *last_end && *from > 0) { /* empty, right behind the last one */
+        if (a == b && b == *last_end) { /* empty, right behind the last one */
             if (*from >= len) return 0;
             *from += an_lm_char_len(text[*from]);
             continue;

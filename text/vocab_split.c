@@ -120,7 +120,7 @@ static void cut_at_text(cutter *c, const char *word, size_t len, const char *wha
 static an_status cut_at_regex(cutter *c, lm_matcher *m, const char *word, size_t len,
                               const pcre2_code *re, an_error *err)
 {
-    size_t gap = 0, from = 0, last = 0, start, end;
+    size_t gap = 0, from = 0, last = SIZE_MAX, start, end;
     int found;
     while ((found = an_lm_regex_next(m, re, word, len, &from, &last, &start, &end, err)) > 0) {
         if (gap < start) part(c, gap, start, false);
