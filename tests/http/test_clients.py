@@ -187,7 +187,7 @@ class OpenAIText(unittest.TestCase):
     def test_tools(self):
         self.client('''
             for model in ('tools', 'tiny'):
-                ask = dict(chat, model=model, max_tokens=200, tools=[time], tool_choice=dict(type='function', function=dict(name='get_time')))
+                ask = dict(chat, model=model, max_tokens=60, tools=[time], tool_choice=dict(type='function', function=dict(name='get_time')))
                 r = client.chat.completions.create(**ask)
                 call = r.choices[0].message.tool_calls[0]
                 assert r.choices[0].finish_reason == 'tool_calls' and call.type == 'function' and call.function.name == 'get_time'
@@ -199,7 +199,7 @@ class OpenAIText(unittest.TestCase):
                 # and the way back
                 client.chat.completions.create(model=model, max_tokens=3, tools=[time], messages=hi + [
                     r.choices[0].message, dict(role='tool', tool_call_id=call.id, content='12:00')])
-            r = client.chat.completions.create(**dict(chat, max_tokens=100, tools=[time], tool_choice='required', parallel_tool_calls=False))
+            r = client.chat.completions.create(**dict(chat, max_tokens=60, tools=[time], tool_choice='required', parallel_tool_calls=False))
             assert r.choices[0].message.tool_calls
             ''')
 

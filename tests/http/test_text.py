@@ -304,7 +304,7 @@ class Chat(unittest.TestCase):
             type='object', properties=dict(zone=dict(enum=['utc', 'cet'])), required=['zone'], additionalProperties=False)))
         g = dict(type='function', function=dict(name='ping', parameters=dict(type='object', properties={}, additionalProperties=False)))
         for model in ('tools', 'tiny'):
-            named = dict(model=model, tools=[f, g], tool_choice=dict(type='function', function=dict(name='get_time')), max_tokens=200)
+            named = dict(model=model, tools=[f, g], tool_choice=dict(type='function', function=dict(name='get_time')), max_tokens=60)
             a = chat(**named, temperature=0)['choices'][0]
             call = a['message']['tool_calls'][0]
             self.assertIsNone(a['message']['content'])
@@ -317,7 +317,7 @@ class Chat(unittest.TestCase):
             self.assertEqual(calls[0]['function']['name'], 'get_time')
             self.assertEqual(''.join(c['function']['arguments'] for c in calls), call['function']['arguments'])
             self.assertEqual(chunks[-1]['choices'][0]['finish_reason'], 'tool_calls')
-            a = chat(model=model, tools=[f, g], tool_choice='required', parallel_tool_calls=False, max_tokens=100, temperature=0)['choices'][0]
+            a = chat(model=model, tools=[f, g], tool_choice='required', parallel_tool_calls=False, max_tokens=60, temperature=0)['choices'][0]
             if a['finish_reason'] != 'length':
                 self.assertEqual(len(a['message']['tool_calls']), 1)
                 json.loads(a['message']['tool_calls'][0]['function']['arguments'])
