@@ -1,6 +1,6 @@
 """Models as people have them: a single-file checkpoint draws the very picture of its diffusers folder;
 a broken file harms nobody; the least used model makes room for the next."""
-import base64, json, os, shutil, struct, sys, tempfile, threading, time, unittest
+import base64, json, os, shutil, struct, subprocess, sys, tempfile, threading, time, unittest
 sys.path.insert(0, os.path.dirname(__file__))
 from harness import *
 
@@ -40,8 +40,10 @@ def clip_vocabulary():
 
 def make_models(folder):
     single = os.path.join(folder, 'one.v1.safetensors')  # a dot in the name stays in the id
-    with_whole_vocabulary(os.path.join(GOLDEN, 'single', 'sd1.safetensors'), single)
-    shutil.copy(os.path.join(GOLDEN, 'single', 'sd1.json'), os.path.join(folder, 'one.v1.json'))
+    with tempfile.TemporaryDirectory() as made:
+        subprocess.run([sys.executable, os.path.join(GOLDEN, 'make', 'single.py'), 'file', 'sd1', made], check=True)
+        with_whole_vocabulary(os.path.join(made, 'sd1.safetensors'), single)
+        shutil.copy(os.path.join(made, 'sd1.json'), os.path.join(folder, 'one.v1.json'))
     parts = os.path.join(folder, 'parts')
     shutil.copytree(SD1, parts)
     with_whole_vocabulary(os.path.join(SD1, 'text_encoder', 'model.safetensors'),

@@ -1,4 +1,4 @@
-/* engine_solvers.c: every solver against diffusers (tests/golden/schedulers.jsonl, made by
+/* engine_solvers.c: every solver against diffusers (tests/golden/schedulers.jsonl.gz, made by
  * tests/golden/make/sched.py): timesteps, sigmas and whole trajectories with a toy network, the
  * noise from our own CPU generator. */
 #include "test.h"
@@ -176,7 +176,9 @@ static void check_case(const json_t *g, double worst[2])
 
 static void check_file(const char *path, int expected)
 {
-    FILE *f = fopen(path, "r");
+    char command[1024];
+    snprintf(command, sizeof command, "gzip -dc '%s'", path);
+    FILE *f = popen(command, "r");
     REQUIRE(f != NULL);
     double worst[2] = {0.0, 0.0};
     int cases = 0;
@@ -188,7 +190,7 @@ static void check_file(const char *path, int expected)
         json_decref(g);
         cases++;
     }
-    fclose(f);
+    pclose(f);
     CHECK_MSG(cases == expected, "%d cases", cases);
     printf("  %d cases; worst trajectory error %.2g in double sums, %.2g in f32 sums\n", cases,
            worst[0], worst[1]);
@@ -196,13 +198,13 @@ static void check_file(const char *path, int expected)
 
 TEST(golden_tables)
 {
-    check_file(AN_GOLDEN "/schedulers.jsonl", 1915);
+    check_file(AN_GOLDEN "/schedulers.jsonl.gz", 1915);
 }
 
 /* Rarer settings, and Class.from_config(another class's file): tests/golden/make/sched_more.py. */
 TEST(golden_more)
 {
-    check_file(AN_GOLDEN "/schedulers_more.jsonl", 476);
+    check_file(AN_GOLDEN "/schedulers_more.jsonl.gz", 476);
 }
 
 int main(int argc, char **argv)

@@ -1,6 +1,6 @@
 /* Single-file checkpoints: every tensor of the diffusers folder must be found in the file under the
- * same name with the same bytes, and every inferred config value must be the folder's. The files of
- * sd2, sdxl and lcm are assembled from the folders by recipes (tests/golden/make/single.py). */
+ * same name with the same bytes, and every inferred config value must be the folder's. The files are
+ * assembled from the folders by recipes (tests/golden/make/single.py). */
 #include "test.h"
 #include "weights_files.h"
 
@@ -197,7 +197,7 @@ static void compare_model(const char *model, const char *path, bool two_encoders
 
 TEST(sd1)
 {
-    compare_model("sd1", AN_GOLDEN "/single/sd1.safetensors", false);
+    compare_model("sd1", assemble("sd1", true), false);
 }
 
 TEST(sd2_openclip)
@@ -426,7 +426,8 @@ TEST(describe)
     an_error err = {0};
     an_buf out;
     an_buf_init(&out, 4u << 20);
-    const char *path = AN_GOLDEN "/single/sd1.safetensors";
+    const char *path = assemble("sd1", true);
+    REQUIRE(path);
     REQUIRE(an_checkpoint_describe(path, false, &out, &err) == AN_OK);
     CHECK(strstr(out.data, "single-file Stable Diffusion checkpoint StableDiffusionPipeline"));
     CHECK(strstr(out.data, "block_out_channels             [16,32,32,32]"));

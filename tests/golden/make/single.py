@@ -4,7 +4,7 @@ training code (CompVis latent-diffusion, Stability generative-models).  No packa
 
   single.py recipe NAME   tests/golden/single/NAME.recipe.json: how to assemble the file (the tests
                           do it, so that the weights are not committed twice)
-  single.py file NAME     the file itself, for trying things by hand
+  single.py file NAME [FOLDER]   the file itself, and its sidecar
 NAME: sd1 sd2 sdxl lcm.  The direction is the opposite of weights/ldm.c on purpose: it is written
 from the structure of LDM's modules, and the two must meet.
 
@@ -236,9 +236,9 @@ def assemble(name, entries):
 
 
 def main():
-    what, name = sys.argv[1:]
+    what, name, *folder_out = sys.argv[1:]
     entries = recipe(name)
-    out = os.path.join(GOLDEN, "single")
+    out = folder_out[0] if folder_out else os.path.join(GOLDEN, "single")
     os.makedirs(out, exist_ok=True)
     if what == "recipe":
         with open(os.path.join(out, name + ".recipe.json"), "w") as f:
