@@ -97,7 +97,7 @@ static void make_number(s_ctx *c, int rule)
     g_builder *b = &c->b;
     bool ok = s_push_leaf(c, &s, S_INTEGER) && push_form(c, &s, ".[0-9]") &&
               gs_repeat(b, &s, 2, 1, 16) && gs_repeat(b, &s, 1, 0, 1) &&
-              push_form(c, &s, "[eE][+-]");
+              push_form(c, &s, "[eE][-+]");
     if (ok && gs_repeat(b, &s, 3, 0, 1) && push_form(c, &s, "[0-9]") &&
         gs_repeat(b, &s, s.n - 1, 1, 2) && gs_repeat(b, &s, 2, 0, 1))
         gb_alt(b, rule, &s);

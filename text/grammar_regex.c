@@ -186,11 +186,11 @@ static bool escape(regex *x, ranges *r, bool *single, uint32_t *c)
     return true;
 }
 
-static bool class_item(regex *x, ranges *r, bool *single, uint32_t *c)
+static bool character(regex *x, ranges *r, bool in_class, bool *single, uint32_t *c)
 {
     if (*x->p == '\\') {
         x->p++;
-        if (x->p < x->end && *x->p == 'b') { /* in a class it is the backspace */
+        if (in_class && x->p < x->end && *x->p == 'b') { /* there it is the backspace */
             x->p++;
             *single = true;
             *c = 8;
@@ -210,12 +210,12 @@ static bool class_ranges(regex *x, ranges *r)
     while (x->p < x->end && *x->p != ']') {
         bool single, last;
         uint32_t lo, hi;
-        if (!class_item(x, r, &single, &lo)) return false;
+        if (!character(x, r, true, &single, &lo)) return false;
         if (!single) continue;
         hi = lo;
         if (x->end - x->p > 1 && *x->p == '-' && x->p[1] != ']') {
             x->p++;
-            if (!class_item(x, r, &last, &hi)) return false;
+            if (!character(x, r, true, &last, &hi)) return false;
             if (!last || hi < lo) return fail(x, "a range in a class from high to low");
         }
         if (!add(x, r, lo, hi)) return false;
@@ -281,7 +281,7 @@ static bool parse_atom(regex *x, g_seq *s)
         ok = add(x, &r, '\n', '\n') && add(x, &r, '\r', '\r') && add(x, &r, 0x2028, 0x2029) &&
              negate(x, &r);
     } else {
-        ok = class_item(x, &r, &single, &c);
+        ok = character(x, &r, false, &single, &c);
     }
     ok = ok && (!single || add(x, &r, c, c)) && push_set(x, s, &r);
     free(r.v);

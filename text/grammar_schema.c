@@ -188,14 +188,14 @@ const json_t *s_resolve(s_ctx *c, const json_t *ref)
 
 /* The rule of a schema that others point to or that is made by joining: one for all, so that what
  * refers to itself comes to an end. */
-static int remembered(s_ctx *c, const json_t *to, int (*make)(s_ctx *c, const json_t *schema))
+static int remembered(s_ctx *c, const json_t *to, s_make make)
 {
     for (size_t i = 0; i < c->n_refs; i++)
-        if (c->refs[i].schema == to) return c->refs[i].rule;
+        if (c->refs[i].schema == to && c->refs[i].make == make) return c->refs[i].rule;
     int rule = gb_rule(&c->b);
     if (rule < 0 || !g_grow(&c->b, (void **)&c->refs, &c->cap_refs, c->n_refs + 1, sizeof *c->refs))
         return -1;
-    c->refs[c->n_refs++] = (s_ref){to, rule};
+    c->refs[c->n_refs++] = (s_ref){to, make, rule};
     g_seq s = {0};
     int body = make(c, to);
     bool ok = s_push_rule(c, &s, body) && gb_alt(&c->b, rule, &s);

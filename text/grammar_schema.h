@@ -23,12 +23,16 @@ typedef enum s_leaf {
     S_LEAVES
 } s_leaf;
 
+typedef struct s_ctx s_ctx;
+typedef int (*s_make)(s_ctx *c, const json_t *schema);
+
 typedef struct s_ref {
     const json_t *schema;
+    s_make make; /* what of it the rule is */
     int rule;
 } s_ref;
 
-typedef struct s_ctx {
+struct s_ctx {
     g_builder b;
     const json_t *root;
     int leaves[S_LEAVES]; /* rule + 1 */
@@ -39,7 +43,7 @@ typedef struct s_ctx {
     int merges, depth;
     char path[400]; /* JSON pointer of what is worked on */
     size_t path_len;
-} s_ctx;
+};
 
 bool s_fail(s_ctx *c, const char *fmt, ...) AN_PRINTF(2, 3); /* AN_INVALID, with the path */
 /* Goes to a part of the schema; path_len is set back by the caller. */
