@@ -18,7 +18,7 @@ typedef struct an_bench_options {
  * copying memory. Every share that `anneal bench` prints is of these. */
 an_status an_bench_peaks(an_device *d, an_dtype dtype, double *flops, double *bytes, an_error *err);
 
-/* Runs the ops of Stable Diffusion 1.5 and of the demo model on random data and writes a line for
+/* Runs the ops of Stable Diffusion 1.5, of the demo model and of language models on random data and writes a line for
  * each to `out`: the time of its fastest run, TFLOP/s, GB/s (every operand counted once), and the
  * shares of two peaks that are measured first, on the same threads: multiply-adds from registers,
  * and copying memory. A share above 100 % of the second means that the caches helped. */

@@ -1,4 +1,4 @@
-/* bench.c: the ops of two models against the machine's peaks. */
+/* bench.c: the ops of some models against the machine's peaks. */
 #include "anneal/bench.h"
 #include "../backend.h"
 #include "peak.h"
@@ -75,10 +75,12 @@ static double peak_bytes(an_device *d)
 
 /* ---------------------------------------------------------------- cases */
 
-typedef enum { GEMM, CONV, ATTENTION, GROUP_NORM, LAYER_NORM, ADD } op_kind;
+typedef enum { GEMM, CONV, ATTENTION, PAGED, GROUP_NORM, LAYER_NORM, ADD } op_kind;
 
 /* GEMM: a rows, b outputs, c inputs. CONV: a size (square), b outputs, c channels, filter, stride,
- * up. ATTENTION: a queries, b keys, c heads, filter head_dim. Norms, ADD: a tokens, c channels. */
+ * up. ATTENTION: a queries, b keys, c heads, filter head_dim. PAGED: the
+ * same, the queries being the last of the keys, stride kv heads. Norms, ADD: a tokens, c channels.
+ */
 typedef struct bench_case {
     op_kind op;
     int64_t a, b, c;
@@ -151,7 +153,11 @@ static const bench_case cases[] = {
     {.op = GEMM, .a = 256, .b = 4096, .c = 4096, .format = AN_IQ4_XS},
     {.op = GEMM, .a = 256, .b = 4096, .c = 4096},
     {.op = GEMM, .a = 1, .b = 4096, .c = 4096},
-    {.op = GEMM, .a = 1, .b = 49152, .c = 576},
+    /* attention of both: a stream after 2048 tokens, a prompt */
+    {.op = PAGED, .a = 1, .b = 2048, .c = 9, .filter = 64, .stride = 3},
+    {.op = PAGED, .a = 512, .b = 512, .c = 9, .filter = 64, .stride = 3},
+    {.op = PAGED, .a = 1, .b = 8192, .c = 32, .filter = 128, .stride = 8},
+    {.op = PAGED, .a = 256, .b = 2048, .c = 32, .filter = 128, .stride = 8},
 };
 
 static void describe(const bench_case *c, char *name, size_t size)
@@ -171,6 +177,10 @@ static void describe(const bench_case *c, char *name, size_t size)
         break;
     case ATTENTION:
         snprintf(name, size, "attention %lldx%lld %lld heads of %d", a, b, d, c->filter);
+        break;
+    case PAGED:
+        snprintf(name, size, "paged attention %lldx%lld %lld/%d heads of %d", a, b, d, c->stride,
+                 c->filter);
         break;
     case GROUP_NORM:
         snprintf(name, size, "group_norm+silu %lldx%lld", a, d);
@@ -317,6 +327,36 @@ static double run_attention(bench *b, const bench_case *c, double seconds)
     return best;
 }
 
+static double run_paged(bench *b, const bench_case *c, double seconds)
+{
+    double best = 1e30;
+    const int64_t width = c->c * c->filter, blocks = (c->b + AN_KV_BLOCK - 1) / AN_KV_BLOCK;
+    int32_t *places = malloc((size_t)blocks * sizeof *places);
+    if (!places) {
+        an_lane_fail(b->l, AN_NO_MEMORY, "no memory for %lld blocks", (long long)blocks);
+        return best;
+    }
+    for (int64_t i = 0; i < blocks; i++) places[i] = (int32_t)i;
+    an_kv_pool pool = {
+        .dtype = b->dtype, .blocks = blocks, .kv_heads = c->stride, .head_dim = c->filter};
+    pool.k = OPERAND(b, b->dtype, blocks, AN_KV_BLOCK, c->stride * c->filter).data;
+    pool.v = OPERAND(b, b->dtype, blocks, AN_KV_BLOCK, c->stride * c->filter).data;
+    const an_kv_row row = {.q_len = c->a, .pos = c->b - c->a, .blocks = places};
+    an_paged_args a = {.pool = &pool,
+                       .rows = &row,
+                       .n = 1,
+                       .heads = (int)c->c,
+                       .head_dim = c->filter,
+                       .dtype = b->dtype,
+                       .q_stride = width,
+                       .scale = 0.1f};
+    a.q = OPERAND(b, b->dtype, c->a, width).data;
+    a.y = OPERAND(b, b->dtype, c->a, width);
+    REPEAT(seconds, an_attention_paged(b->l, &a));
+    free(places);
+    return best;
+}
+
 static double run_small(bench *b, const bench_case *c, double seconds)
 {
     double best = 1e30;
@@ -342,6 +382,8 @@ static double run_case(bench *b, const bench_case *c, double seconds)
         return run_conv(b, c, seconds);
     case ATTENTION:
         return run_attention(b, c, seconds);
+    case PAGED:
+        return run_paged(b, c, seconds);
     default:
         return run_small(b, c, seconds);
     }
