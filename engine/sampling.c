@@ -285,15 +285,32 @@ static bool changes_logits(const an_draw *d)
            s->frequency_penalty != 0 || d->mask || d->n_ban;
 }
 
-/* Biases of +1e4 and penalties cannot make a NaN of finite logits; -infinity stays what it is. */
-static void adjust(an_sampler_room *r, const an_draw *d)
+/* The candidates: what is possible at all, ids ascending. Written without a branch: it is a pass
+ * over the whole vocabulary. */
+static int collect(an_sampler_room *r, const an_draw *d)
 {
+    int n = 0;
+    if (!changes_logits(d)) {
+        for (int i = 0; i < d->vocab; i++) {
+            r->id[n] = i;
+            r->logit[n] = (double)d->logits[i];
+            n += d->logits[i] > -INFINITY;
+        }
+        return n;
+    }
+    /* Biases of 1e4 and penalties make no NaN of finite logits; -infinity stays what it is. */
     for (int i = 0; i < d->vocab; i++) r->logit[i] = (double)d->logits[i];
-    if (!changes_logits(d)) return;
     add_bias(r->logit, d);
     repetition(r, r->logit, d);
     presence_frequency(r, r->logit, d);
     forbid(r->logit, d);
+    for (int i = 0; i < d->vocab; i++) {
+        double l = r->logit[i];
+        r->id[n] = i;
+        r->logit[n] = l;
+        n += l > (double)-INFINITY;
+    }
+    return n;
 }
 
 /* ---------------------------------------------------------------- filters
@@ -303,10 +320,20 @@ static void adjust(an_sampler_room *r, const an_draw *d)
 
 static int largest(const double *x, int n)
 {
-    int best = 0;
-    for (int i = 1; i < n; i++)
-        if (x[i] > x[best]) best = i;
-    return best;
+    vec most = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, v;
+    double top = -INFINITY;
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        memcpy(&v, x + i, sizeof v);
+        ivec more = v > most;
+        most = (vec)(((ivec)v & more) | ((ivec)most & ~more));
+    }
+    for (; i < n; i++)
+        if (x[i] > top) top = x[i];
+    for (int k = 0; k < 4; k++)
+        if (most[k] > top) top = most[k];
+    for (i = 0; i + 1 < n && x[i] != top;) i++;
+    return i;
 }
 
 /* Keeps what comes no later than `last` in the order of the keys. */
@@ -315,10 +342,10 @@ static int keep_until(an_sampler_room *r, const double *key, int n, int32_t last
     int kept = 0;
     double cut = key[last];
     for (int32_t i = 0; i < n; i++) {
-        if (!(key[i] > cut || (key[i] == cut && i <= last))) continue;
+        bool keep = key[i] > cut || (key[i] == cut && i <= last);
         r->id[kept] = r->id[i];
         r->logit[kept] = r->logit[i];
-        kept++;
+        kept += keep;
     }
     return kept;
 }
@@ -330,8 +357,10 @@ static int keep_sum(an_sampler_room *r, const double *key, int n, double sum, do
 {
     double reached = 0;
     int heap = 0;
-    for (int32_t i = 0; i < n; i++)
-        if (r->weight[i] >= small) r->heap[heap++] = i;
+    for (int32_t i = 0; i < n; i++) {
+        r->heap[heap] = i;
+        heap += r->weight[i] >= small;
+    }
     heap_make(key, r->heap, heap);
     int32_t last = r->heap[0];
     while (heap > 0 && reached < sum) {
@@ -394,18 +423,6 @@ static int filter_min_p(an_sampler_room *r, int n, double part)
 
 /* ---------------------------------------------------------------- the draw */
 
-/* Candidates that are possible at all; 0 if there is none. */
-static int collect(an_sampler_room *r, int vocab)
-{
-    int n = 0;
-    for (int i = 0; i < vocab; i++) {
-        if (!(r->logit[i] > (double)-INFINITY)) continue;
-        r->id[n] = i;
-        r->logit[n++] = r->logit[i];
-    }
-    return n;
-}
-
 static int32_t draw(an_sampler_room *r, int n, double heat, double uniform)
 {
     double most = r->logit[largest(r->logit, n)];
@@ -430,8 +447,7 @@ static an_status choose(an_sampler_room *r, const an_draw *d, int32_t *id, an_er
         *id = best;
         return AN_OK;
     }
-    adjust(r, d);
-    int n = collect(r, d->vocab);
+    int n = collect(r, d);
     if (n == 0) return an_fail(err, AN_NOT_FOUND, "no token is allowed to come next");
     if (greedy) {
         *id = r->id[largest(r->logit, n)];

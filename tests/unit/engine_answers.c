@@ -201,6 +201,74 @@ TEST(stop_ids)
     expect(&f, "abdab", 6, AN_FINISH_STOP, "c"); /* banned until then */
 }
 
+static an_grammar *grammar_of(const char *text)
+{
+    an_grammar *g = NULL;
+    an_error err = {0};
+    an_status s = an_grammar_gbnf(text, strlen(text), NULL, &g, &err);
+    CHECK_MSG(s == AN_OK, "%s", err.message);
+    return g;
+}
+
+TEST(grammars)
+{
+    static const struct {
+        const char *rules;
+        int tokens;
+        const char *want;
+        an_finish finish;
+    } t[] = {
+        {"root ::= \"xyz\"", 20, "xyz",
+         AN_FINISH_STOP}, /* nothing can follow: no end token needed */
+        {"root ::= \"xyz\"", 2, "xy", AN_FINISH_LENGTH},
+        {"root ::= [a-c]+ \"!\"", 8, "abcabcab", AN_FINISH_LENGTH},
+        {"root ::= [a-c] [x-y] \"!\"", 8, NULL, AN_FINISH_STOP},
+    };
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        forced f = {0};
+        force(&f, "abcd", t[i].tokens);
+        f.r.grammar = grammar_of(t[i].rules);
+        REQUIRE(f.r.grammar);
+        an_text x;
+        an_job *j = run(&f.r, &x);
+        an_grammar_unref(f.r.grammar);
+        REQUIRE(j);
+        if (t[i].want) CHECK_MSG(text_is(&x, t[i].want), "case %zu", i);
+        CHECK_MSG(x.finish == t[i].finish, "case %zu: %d", i, (int)x.finish);
+        if (!t[i].want)
+            CHECK(x.text_len == 3 && x.text[0] == 'a' && (x.text[1] & 0xFE) == 'x' &&
+                  x.text[2] == '!');
+        an_job_unref(j);
+    }
+    /* A whole document whose end tokens are banned: it ends by itself where only they could follow.
+     */
+    forced f = {0};
+    force(&f, "ab", 30);
+    f.r.grammar = grammar_of("root ::= \"a\" | \"ab\"");
+    REQUIRE(f.r.grammar);
+    f.r.ban_eos = true;
+    expect(&f, "ab", 2, AN_FINISH_STOP, NULL);
+    an_grammar_unref(f.r.grammar);
+    /* Choices walk the grammar on their own. */
+    forced g = {0};
+    force(&g, "", 40);
+    g.r.sampling.temperature = 1;
+    g.r.n = 4;
+    g.r.grammar = grammar_of("root ::= \"{\" [0-9]+ (\",\" [0-9]+)* \"}\"");
+    REQUIRE(g.r.grammar);
+    an_text x;
+    an_job *j = run(&g.r, &x);
+    an_grammar_unref(g.r.grammar);
+    REQUIRE(j);
+    for (int i = 0; i < 4; i++) {
+        CHECK(an_job_text(j, i, &x) && x.text_len > 1 && x.text[0] == '{');
+        for (size_t k = 1; k + 1 < x.text_len; k++)
+            CHECK((x.text[k] >= '0' && x.text[k] <= '9') || x.text[k] == ',');
+        if (x.finish == AN_FINISH_STOP) CHECK(x.text[x.text_len - 1] == '}');
+    }
+    an_job_unref(j);
+}
+
 TEST(choices_and_seeds)
 {
     an_text_request r;
@@ -382,6 +450,9 @@ TEST(bad_requests_name_their_field)
     REFUSED("deadline_ms", r->deadline_s = -1);
     REFUSED("deadline_ms", r->deadline_s = (double)NAN);
     REFUSED("cache_salt", r->cache_salt = long_stop);
+    an_grammar *any = grammar_of("root ::= [a-z]*");
+    REFUSED("grammar", r->model = "llama"; r->grammar = any);
+    an_grammar_unref(any);
     REFUSED("stop", r->model = "llama"; r->stop = lots; r->n_stop = 1); /* no tokenizer */
     forced f = {0};
     force(&f, "ab", 5);

@@ -184,7 +184,7 @@ static an_token *copy_tokens(const an_token *t, size_t n)
     for (size_t i = 0; i < n; i++) {
         out[i] = t[i];
         struct an_top *top = calloc((size_t)t[i].n_top + 1, sizeof *top);
-        memcpy(top, t[i].top, (size_t)t[i].n_top * sizeof *top);
+        for (int k = 0; k < t[i].n_top; k++) top[k] = t[i].top[k];
         out[i].top = top;
     }
     return out;
