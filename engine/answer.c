@@ -104,11 +104,14 @@ static size_t held_back(const an_answer *a)
 
 /* ---------------------------------------------------------------- tokens */
 
-void an_answer_start(an_answer *a, const an_vocab *v, bool special, const an_stops *stops)
+void an_answer_start(an_answer *a, const an_vocab *v, bool special, bool begins,
+                     const an_stops *stops)
 {
     a->vocab = v;
     a->stops = stops;
-    if (v) an_detok_start(&a->detok, v, special);
+    if (!v) return;
+    an_detok_start(&a->detok, v, special);
+    a->detok.first = begins;
 }
 
 void an_answer_free(an_answer *a)

@@ -38,7 +38,9 @@ typedef struct an_answer {
     an_text shown;
 } an_answer;
 
-void an_answer_start(an_answer *a, const an_vocab *v, bool special, const an_stops *stops);
+/* begins: no text comes before it; else a first space belongs to it, which some tokenizers drop. */
+void an_answer_start(an_answer *a, const an_vocab *v, bool special, bool begins,
+                     const an_stops *stops);
 void an_answer_free(an_answer *a);
 size_t an_answer_bytes(const an_answer *a);
 /* Takes the next token; `top` is copied. silent: it ends the answer and is no part of the text.

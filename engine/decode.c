@@ -137,9 +137,11 @@ static void gather(an_engine *e, batch *b)
     int n = line_up(e, b->slot, line), prompts = 0;
     for (int i = 0; i < n; i++) prompts += !decodes(line[i]->seq);
     const an_language *m = &b->slot->lm;
-    /* Where the tick is smaller than the crowd, prompts get a quarter of it all the same. */
+    /* Where the tick is smaller than the crowd, prompts get a quarter of it all the same, and a row
+     * of logits. */
     int most = m->tick_tokens - (prompts ? (m->tick_tokens + 3) / 4 : 0);
-    for (int i = 0; i < n && b->tokens < most && b->wants < m->wants; i++)
+    int wants = m->wants - (prompts && m->wants > 1);
+    for (int i = 0; i < n && b->tokens < most && b->wants < wants; i++)
         if (decodes(line[i]->seq)) add(b, line[i], 1, 1);
     b->decoding = b->n > 0;
     int budget = prompt_budget(e, b);

@@ -66,7 +66,7 @@ static an_status cost_of(const an_slot *s, int rows, int tokens, int want, int64
 }
 
 /* Every layer may look at every key; a window makes long contexts cheaper than this says. */
-static an_status find_prices(an_slot *s, int64_t positions, an_error *err)
+static an_status find_prices(an_engine *e, an_slot *s, int64_t positions, an_error *err)
 {
     an_cost near, far, want;
     int64_t from = positions < AN_KV_BLOCK ? positions : AN_KV_BLOCK;
@@ -74,10 +74,13 @@ static an_status find_prices(an_slot *s, int64_t positions, an_error *err)
     if (!st) st = cost_of(s, 1, 1, 0, positions, &far, err);
     if (!st) st = cost_of(s, 1, 1, 1, from, &want, err);
     if (st) return st;
-    an_lm_price *p = &s->lm.price;
-    p->key = positions > from ? (far.flops - near.flops) / (double)(positions - from) : 0;
-    p->token = near.flops - p->key * (double)from;
-    p->want = want.flops - near.flops;
+    an_lm_price p;
+    p.key = positions > from ? (far.flops - near.flops) / (double)(positions - from) : 0;
+    p.token = near.flops - p.key * (double)from;
+    p.want = want.flops - near.flops;
+    pthread_mutex_lock(&e->lock); /* whoever asks when its job will be done reads it */
+    s->lm.price = p;
+    pthread_mutex_unlock(&e->lock);
     return AN_OK;
 }
 
@@ -157,7 +160,7 @@ an_status an_language_open(an_engine *e, an_slot *s, an_plan *out, an_error *err
         return an_fail(err, AN_INTERNAL, "model '%s' has no vocabulary", s->entry.id);
     an_status st = open_buffers(e, s, err);
     if (!st) st = open_pool(e, s, err);
-    if (!st) st = find_prices(s, s->lm.positions, err);
+    if (!st) st = find_prices(e, s, s->lm.positions, err);
     if (!st) st = plan_tick(e, s, out, err);
     out->states = 0;
     if (st) an_language_close(e, s);

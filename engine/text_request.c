@@ -202,6 +202,13 @@ static bool copy_lists(an_text_job *x, const an_text_request *r, const an_tongue
     return true;
 }
 
+static bool has_text(const an_vocab *v, const an_text_request *r)
+{
+    bool any = false;
+    for (size_t i = 0; v && i < r->n_ids && !any; i++) any = !an_vocab_is_special(v, r->ids[i]);
+    return any;
+}
+
 static an_status fill(an_engine *e, an_job *j, an_slot *s, const an_text_request *r,
                       const an_vocab *v, an_error *err)
 {
@@ -231,11 +238,11 @@ static an_status fill(an_engine *e, an_job *j, an_slot *s, const an_text_request
     j->claim.priority = r->priority;
     j->deadline = r->deadline_s > 0 ? j->created_mono + r->deadline_s : 0;
     for (int i = 0; i < j->n; i++) {
-        an_answer_start(&x->answer[i], v, r->special, &x->stops);
+        an_answer_start(&x->answer[i], v, r->special, !has_text(v, r), &x->stops);
         x->answer[i].shown.seed = j->seed + i;
         an_answer_show(&x->answer[i], false);
     }
-    an_answer_start(&x->prompt, v, true, &x->stops);
+    an_answer_start(&x->prompt, v, true, true, &x->stops);
     return AN_OK;
 }
 

@@ -514,6 +514,136 @@ TEST(deadlines_and_priorities)
     CHECK(text_all_free(engine));
 }
 
+/* ---------------------------------------------------------------- side by side */
+
+static void one_at_a_time(an_engine_options *o)
+{
+    o->kv_bytes = 20 * 12288; /* 20 blocks: 320 positions */
+    o->device.threads = 1;
+}
+
+static void wait_tokens(an_job *j, size_t n)
+{
+    an_text x;
+    do {
+        usleep(200);
+        an_job_text(j, 0, &x);
+    } while (x.n_tokens < n && !an_job_finished(j));
+}
+
+static an_job *submit_to(an_engine *e, forced *f)
+{
+    an_job *j = NULL;
+    an_error err = {0};
+    CHECK_MSG(an_engine_submit_text(e, &f->r, &j, &err) == AN_OK, "%s", err.message);
+    return j;
+}
+
+/* A long one has the whole memory: an urgent one throws it out, it goes on later, nothing is lost.
+ */
+TEST(the_urgent_comes_first)
+{
+    an_engine *e = help_engine(models, "f32", one_at_a_time);
+    REQUIRE(e);
+    forced slow = {0}, quick = {0};
+    int32_t many[200];
+    for (int i = 0; i < 200; i++) many[i] = 30 + i;
+    force(&slow, "abcdefgh", 300);
+    force(&quick, "xyz", 100);
+    quick.r.ids = many;
+    quick.r.n_ids = 200;
+    quick.r.priority = 1;
+    quick.r.client = "hurried";
+    an_job *a = submit_to(e, &slow);
+    REQUIRE(a);
+    wait_tokens(a, 150);
+    an_job *b = submit_to(e, &quick);
+    REQUIRE(b);
+    help_wait(b);
+    an_text x;
+    CHECK(!an_job_finished(a));
+    CHECK(help_wait(a).state == AN_JOB_DONE);
+    CHECK(an_job_text(a, 0, &x) && x.text_len == 300 && memcmp(x.text + 288, "abcdefgh", 8) == 0);
+    CHECK(an_job_text(b, 0, &x) && x.text_len == 100);
+    an_text_usage u;
+    an_job_text_usage(a, &u);
+    CHECK_MSG(u.preemptions > 0, "%d preemptions", u.preemptions);
+    an_job_unref(a);
+    an_job_unref(b);
+    /* More than the memory holds is refused with both numbers, whatever the context allows. */
+    forced f = {0};
+    an_job *j = NULL;
+    an_error err = {0};
+    force(&f, "ab", 301);
+    CHECK(an_engine_submit_text(e, &f.r, &j, &err) == AN_INVALID);
+    CHECK_STR(err.message,
+              "prompt has 20 tokens and max_tokens 301; the memory for keys and values "
+              "holds 320 of the context's 512");
+    CHECK(text_all_free(e));
+    an_engine_free(e);
+}
+
+/* A picture and a text of one client take turns: neither waits for the other to end. */
+TEST(pictures_and_text_take_turns)
+{
+    an_engine *e = help_engine(models, "f32", NULL);
+    REQUIRE(e);
+    while (!an_engine_ready(e)) usleep(1000);
+    an_image_request r;
+    an_image_request_default(&r);
+    r.model = "sd1";
+    r.prompt = "owl";
+    r.width = r.height = 64;
+    r.sampler = "ddim";
+    r.steps = 100;
+    r.client = "both";
+    for (int order = 0; order < 2; order++) {
+        forced f = {0};
+        force(&f, "abcdefgh", 400);
+        f.r.client = "both";
+        an_job *picture = NULL, *text = NULL;
+        if (order) text = submit_to(e, &f);
+        REQUIRE(an_engine_submit(e, &r, &picture, NULL) == AN_OK);
+        if (!order) text = submit_to(e, &f);
+        REQUIRE(text);
+        while (!an_job_finished(text) && !an_job_finished(picture)) usleep(200);
+        an_job_info p, t;
+        an_job_get(picture, &p);
+        an_job_get(text, &t);
+        printf("  when one is done: %d of %d steps, %d of %d tokens\n", p.step, p.steps, t.step,
+               t.steps);
+        CHECK(p.step > 0 && t.step > 0);
+        help_wait(picture);
+        help_wait(text);
+        an_job_unref(picture);
+        an_job_unref(text);
+    }
+    an_engine_free(e);
+}
+
+TEST(stopping_with_answers_half_said)
+{
+    an_engine *e = help_engine(models, "f32", one_at_a_time);
+    REQUIRE(e);
+    an_job *job[6];
+    for (int i = 0; i < 6; i++) {
+        forced f = {0};
+        force(&f, "abcdefgh", 290);
+        f.r.n = 1 + i % 3;
+        job[i] = submit_to(e, &f);
+        REQUIRE(job[i]);
+    }
+    wait_tokens(job[0], 5);
+    an_engine_stop(e, 0);
+    for (int i = 0; i < 6; i++) {
+        an_job_info info;
+        an_job_get(job[i], &info);
+        CHECK(info.state == AN_JOB_CANCELED || info.state == AN_JOB_DONE);
+        an_job_unref(job[i]);
+    }
+    an_engine_free(e);
+}
+
 /* ---------------------------------------------------------------- broken numbers */
 
 /* A copy of the model in which one token's embedding is NaN. */
