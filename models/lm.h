@@ -31,7 +31,11 @@ struct an_lm_tick {
     const int32_t *want; /* host [wanted]: the tokens whose logits are asked for, ascending */
 };
 
-/* Keys and values of all layers. */
+/* Keys and values of all layers, in the dtype of activations: one rounding for all, so that a key
+ * read from the pool is the key that was computed, whether this tick or earlier. For weights in
+ * blocks the dtype is free: their products round activations to 8 bits in either case. F32 is then
+ * the closer one, BF16 halves the pool; "auto" is BF16 where the machine multiplies it natively,
+ * else F32. */
 struct an_kv {
     an_device *device;
     const an_model *model;

@@ -285,32 +285,58 @@ TEST(chat_template_wherever_it_lies)
     folder_remove(&d);
 }
 
-/* What a file of other shapes says: the tensor's whole name and both shapes. */
-TEST(shapes_are_named)
+/* Loads a golden model's weights with one key of its config changed; what it must say. */
+static void load_changed(an_device *dev, const char *golden, const char *key, json_t *value,
+                         const char *says)
 {
-    folder d = folder_of("llama");
+    folder d = folder_of(golden);
     an_error err = {.message = ""};
     an_checkpoint *c = NULL;
-    an_device *dev = NULL;
     an_model *m = NULL;
-    char text[2048], path[512];
-    snprintf(path, sizeof path, "%s/llm/llama/model/config.json", AN_GOLDEN);
+    char path[512];
+    snprintf(path, sizeof path, "%s/llm/%s/model/config.json", AN_GOLDEN, golden);
     json_t *j = json_load_file(path, 0, NULL);
-    json_object_set_new(j, "num_key_value_heads", json_integer(1));
+    json_object_set_new(j, key, value);
     char *dump = json_dumps(j, 0);
-    snprintf(text, sizeof text, "%s", dump);
-    put(&d, "config.json", text);
-    CHECK(an_device_open(NULL, &dev, &err) == AN_OK);
+    put(&d, "config.json", dump);
     CHECK(an_checkpoint_open(d.path, &c, &err) == AN_OK);
-    CHECK(an_model_load(dev, c, AN_F32, NULL, NULL, &m, &err) == AN_INVALID && !m);
-    CHECK_MSG(strstr(err.message, "model.layers.0.self_attn.k_proj.weight: shape [32,64], expected "
-                                  "[16,64]") != NULL,
-              "%s", err.message);
+    an_status s = an_model_load(dev, c, AN_F32, NULL, NULL, &m, &err);
+    CHECK_MSG(s == AN_INVALID && !m && strstr(err.message, says), "%s: %s: %s, expected '%s'",
+              golden, key, err.message, says);
     an_checkpoint_close(c);
-    an_device_close(dev);
     free(dump);
     json_decref(j);
     folder_remove(&d);
+}
+
+/* What a file of other shapes says: the tensor's whole name and both shapes. */
+TEST(shapes_are_named)
+{
+    an_device *dev = NULL;
+    an_error err;
+    CHECK(an_device_open(NULL, &dev, &err) == AN_OK);
+#define CHANGED(golden, key, value, says) load_changed(dev, golden, key, json_integer(value), says)
+    CHANGED("llama", "num_key_value_heads", 1,
+            "model.layers.0.self_attn.k_proj.weight: shape [32,64], expected [16,64]");
+    CHANGED("llama", "vocab_size", 1 << 24,
+            "model.embed_tokens.weight: shape [512,64], expected [16777216,64]");
+    CHANGED("llama", "hidden_size", 1 << 17, "model.embed_tokens.weight");
+    CHANGED("llama", "intermediate_size", 1 << 20,
+            "model.layers.0.mlp.gate_proj.weight: shape [128,64], expected [1048576,64]");
+    CHANGED("llama", "num_hidden_layers", 256, "model.layers.3.");
+    CHANGED("llama", "head_dim", 512, "model.layers.0.self_attn.q_proj.weight");
+    CHANGED("llama3-rope", "tie_word_embeddings", 0, "tie_word_embeddings is 0");
+    load_changed(dev, "llama3-rope", "tie_word_embeddings", json_false(), "lm_head.weight");
+    CHANGED("mixtral", "num_local_experts", 1024, "block_sparse_moe.gate.weight");
+    CHANGED("qwen3-moe", "moe_intermediate_size", 47, "experts.0.gate_proj.weight");
+    CHANGED("qwen2-moe-stacked", "moe_intermediate_size", 23,
+            "experts.gate_up_proj: shape [5,48,32], expected [5,46,32]");
+    CHANGED("gpt2", "n_inner", 1 << 20, "transformer.h.0.mlp.c_fc.weight");
+    CHANGED("gpt2", "n_positions", 255, "transformer.wpe.weight: shape [256,64], expected");
+    CHANGED("gpt2", "n_head", 3, "n_head is 3: n_embd 64 cannot be split");
+    CHANGED("gpt2", "activation_function", 1, "activation_function is 1: expected a string");
+    CHECK_MSG(an_device_bytes_live(dev) == 0, "%zu bytes left", an_device_bytes_live(dev));
+    an_device_close(dev);
 }
 
 int main(int argc, char **argv)
