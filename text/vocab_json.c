@@ -39,7 +39,7 @@ static an_status add_indexed(an_vocab *v, const json_t *text, const char *key, i
                              uint32_t flags, an_error *err)
 {
     const char *p = text ? json_string_value(text) : key;
-    size_t len = text ? json_string_length(text) : strlen(key);
+    size_t len = text ? json_string_length(text) : key ? strlen(key) : 0;
     int32_t other;
     an_status s = an_lm_token_add(v, p, len, id, flags, err);
     if (s == AN_OK) an_lm_token_index(v, (int32_t)id, &other);
