@@ -18,9 +18,9 @@ typedef enum windows {
 typedef struct relative {
     const char *type;
     windows windows;
-    int64_t window; /* default of sliding_window where the key is missing, 0 = none */
-    int head_dim;   /* default, 0: hidden_size / heads */
-    bool gemma;     /* scaled embeddings, norms as w - 1, gelu, tied */
+    int window;   /* default of sliding_window where the key is missing, 0 = none */
+    int head_dim; /* default, 0: hidden_size / heads */
+    bool gemma;   /* scaled embeddings, norms as w - 1, gelu, tied */
     bool post_norms, qk_norm, qkv_bias;
     bool experts;
 } relative;
@@ -108,16 +108,25 @@ static void read_activation(an_config *c, const relative *r, an_llama_config *o)
     o->act = silu ? AN_ACT_SWIGLU : AN_ACT_GEGLU_TANH;
 }
 
-/* 1 / sqrt of what the scores are scaled by. */
+/* The default of a key that can also be null, which then means none. */
+static double default_of(const an_config *c, const char *key, double missing)
+{
+    return json_object_get(c->json, key) ? 0 : missing;
+}
+
+static float read_cap(an_config *c, const char *key, double missing)
+{
+    return (float)an_config_num(c, key, default_of(c, key, missing), 0, 1e6);
+}
+
 static void read_attention(an_config *c, const relative *r, an_llama_config *o)
 {
     double by = o->head_dim;
     if (r->gemma && r->post_norms) by = an_config_num(c, "query_pre_attn_scalar", 256, 1e-6, 1e6);
     o->scale = (float)(1 / sqrt(by > 0 ? by : 1));
-    o->score_cap = (float)an_config_num(c, "attn_logit_softcapping",
-                                        strcmp(r->type, "gemma2") == 0 ? 50 : 0, 0, 1e6);
-    o->logit_cap = (float)an_config_num(c, "final_logit_softcapping",
-                                        strcmp(r->type, "gemma2") == 0 ? 30 : 0, 0, 1e6);
+    bool capped = strcmp(r->type, "gemma2") == 0;
+    o->score_cap = read_cap(c, "attn_logit_softcapping", capped ? 50 : 0);
+    o->logit_cap = read_cap(c, "final_logit_softcapping", capped ? 30 : 0);
     bool bias = an_config_bool(c, "attention_bias", false);
     o->qkv_bias = bias || (r->qkv_bias && an_config_bool(c, "qkv_bias", true));
 }
@@ -154,9 +163,8 @@ static bool read_type(an_config *c, const json_t *types, int i)
 
 static void read_windows(an_config *c, const relative *r, an_llama_config *o)
 {
-    /* missing means the default of the type, null and 0 mean none */
-    bool missing = json_object_get(c->json, "sliding_window") == NULL;
-    int64_t window = an_config_int(c, "sliding_window", missing ? r->window : 0, 0, 1 << 30);
+    const char *key = "sliding_window"; /* 0 means none, too */
+    int64_t window = an_config_int(c, key, (int64_t)default_of(c, key, r->window), 0, 1 << 30);
     if (r->windows == WINDOW_NONE) window = 0;
     if (r->windows == WINDOW_QWEN && !an_config_bool(c, "use_sliding_window", false)) window = 0;
     int64_t from = an_config_int(c, "max_window_layers", 28, 0, 1 << 20);

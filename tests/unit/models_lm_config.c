@@ -143,6 +143,8 @@ TEST(spellings_of_the_hub)
     k = taken("gemma2", "{\"gguf_norm_plus_one\":true}");
     CHECK(k.norm_plus == 0 && k.window[0] == 4096 && k.window[1] == 0 && k.window[2] == 4096);
     CHECK(k.score_cap == 50 && k.logit_cap == 30 && k.scale == 1.0f / 16 && k.post_norms);
+    k = taken("gemma2", "{\"attn_logit_softcapping\":null,\"final_logit_softcapping\":20}");
+    CHECK(k.score_cap == 0 && k.logit_cap == 20);
     k = taken("gemma3_text", "{\"num_hidden_layers\":7,\"rope_theta\":1000000.0,"
                              "\"rope_local_base_freq\":10000.0,\"sliding_window\":512,"
                              "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8.0}}");
