@@ -124,6 +124,8 @@ typedef struct g_state {
     uint8_t *mask;        /* [vocab / 8], NULL = not made yet */
     uint64_t mask_key[2]; /* the trie it was made with */
     bool complete;
+    bool stays_known;
+    uint16_t stays; /* kinds of characters after which it is still this state */
 } g_state;
 
 struct g_states {
@@ -165,26 +167,45 @@ static inline int32_t g_next(g_states *s, int32_t state, uint32_t cls)
 /* State of another set of states, made again in s. */
 int32_t g_states_copy(g_states *s, const g_states *from, int32_t state);
 size_t g_states_bytes(const g_states *s);
+unsigned g_states_stays(g_states *s, int32_t state);
 bool g_states_alive(g_states *s, int32_t state); /* some character can follow */
 
 /* ---------------------------------------------------------------- vocabularies */
 
 #define G_MAX_TOKEN 512 /* longer tokens are never allowed: shorter ones spell them */
 
+/* What kinds of characters occur in a piece of the trie: a state that reads all of a kind and stays
+ * where it is (the inside of a string) allows whole branches at once. */
+enum {
+    G_CONTROL = 1,
+    G_SPACE = 2,
+    G_QUOTE = 4,
+    G_BACKSLASH = 8,
+    G_DIGIT = 16,
+    G_LETTER = 32,
+    G_PUNCTUATION = 64,
+    G_WIDE = 128,  /* beyond ASCII */
+    G_BROKEN = 256 /* no UTF-8 */
+};
+unsigned g_kind(uint32_t c);
+
 typedef struct g_trie_node {
     uint32_t skip;  /* the next node that is not below this one */
-    int32_t token;  /* that ends here, -1 = none; more of them by same[] */
+    uint32_t first; /* in order: its tokens go to the next node's, those below it to skip's */
     uint16_t depth; /* of its byte: 0 = first */
+    uint16_t kinds; /* of this byte's character and all below */
     uint8_t byte;
 } g_trie_node;
 
 typedef struct g_trie {
-    atomic_int refs;
+    int refs; /* under the list's lock */
     uint64_t key[2];
+    const an_vocab *of; /* a vocabulary that is known to live, as matchers use it, or NULL */
+    int of_users;
     int32_t vocab;
-    g_trie_node *nodes; /* depth first */
+    g_trie_node *nodes; /* depth first, and one more at the end */
     size_t n_nodes;
-    int32_t *same;       /* [vocab] next token of the same bytes, -1 = none */
+    int32_t *order;      /* tokens as the nodes have them */
     uint8_t *bytes;      /* of all usable tokens */
     uint32_t *piece_at;  /* [vocab] in bytes */
     uint16_t *piece_len; /* [vocab] 0 = never allowed */
@@ -193,7 +214,8 @@ typedef struct g_trie {
     struct g_trie *next; /* in the list of known ones */
 } g_trie;
 
-an_status g_trie_get(const an_vocab *v, g_trie **out, an_error *err); /* counted, shared */
-void g_trie_release(g_trie *t);
+/* Counted and shared; v lives until it is released. */
+an_status g_trie_get(const an_vocab *v, g_trie **out, an_error *err);
+void g_trie_release(g_trie *t, const an_vocab *v);
 
 #endif

@@ -2,6 +2,7 @@
  * automaton behind it is shared by all matchers of a grammar and locked while one uses it. */
 #include "grammar_impl.h"
 
+#include <endian.h>
 #include <stdlib.h>
 
 #define MAX_MASK_BYTES ((size_t)16 << 20) /* masks a grammar remembers */
@@ -17,6 +18,7 @@ typedef struct partial {
 
 struct an_matcher {
     an_grammar *g;
+    const an_vocab *vocab;
     g_trie *trie;
     int32_t state;
     partial part;
@@ -130,28 +132,48 @@ static void unlock_states(an_grammar *g)
 
 /* ---------------------------------------------------------------- masks */
 
-typedef struct walk {
-    int32_t state;
-    partial part;
-} walk;
+static inline size_t allow(const g_trie *t, size_t from, size_t to, uint8_t *bits)
+{
+    for (size_t k = from; k < to; k++) {
+        int32_t id = t->order[k];
+        bits[id / 8] = (uint8_t)(bits[id / 8] | 1u << (id % 8));
+    }
+    return to - from;
+}
 
 /* Sets the bits of all tokens that can be read from here; the count of them. */
 static size_t walk_trie(const an_matcher *m, g_states *s, uint8_t *bits)
 {
     const g_trie *t = m->trie;
-    walk at[G_MAX_TOKEN + 1]; /* after that many bytes */
+    const an_grammar *g = m->g;
+    int32_t states[G_MAX_TOKEN + 1]; /* after that many bytes */
+    partial parts[G_MAX_TOKEN + 1];
     size_t count = 0;
-    at[0] = (walk){m->state, m->part};
+    states[0] = m->state;
+    parts[0] = m->part;
     for (size_t i = 0; i < t->n_nodes;) {
         const g_trie_node *n = &t->nodes[i];
-        walk w = at[n->depth];
-        if (!step_byte(s, n->byte, &w.state, &w.part)) {
+        int32_t from = states[n->depth], to = from;
+        partial part = parts[n->depth];
+        bool whole = part.need == 0; /* no character is unfinished here */
+        if (n->byte < 0x80 && whole) {
+            to = g_next(s, from, g->ascii[n->byte]);
+            if (to < 0) {
+                i = n->skip;
+                continue;
+            }
+        } else if (!step_byte(s, n->byte, &to, &part)) {
             i = n->skip;
             continue;
         }
-        at[n->depth + 1] = w;
-        for (int32_t id = n->token; id >= 0; id = t->same[id], count++)
-            bits[id / 8] = (uint8_t)(bits[id / 8] | 1u << (id % 8));
+        if (whole && to == from && !(n->kinds & ~g_states_stays(s, from))) {
+            count += allow(t, n->first, t->nodes[n->skip].first, bits);
+            i = n->skip;
+            continue;
+        }
+        states[n->depth + 1] = to;
+        parts[n->depth + 1] = part;
+        count += allow(t, n->first, n[1].first, bits);
         i++;
     }
     return count;
@@ -167,9 +189,17 @@ static bool mark_ends(const an_matcher *m, g_states *s, uint8_t *bits)
     return complete;
 }
 
+/* Bits to bytes, eight at a time: each byte of v gets the bit of its number. */
 static void spread(const uint8_t *bits, size_t n, uint8_t *mask)
 {
-    for (size_t i = 0; i < n; i++) mask[i] = bits[i / 8] >> (i % 8) & 1;
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        uint64_t v = bits[i / 8] * 0x0101010101010101u & 0x8040201008040201u;
+        v = ((v + 0x7f7f7f7f7f7f7f7fu) >> 7) & 0x0101010101010101u;
+        v = htole64(v);
+        memcpy(mask + i, &v, 8);
+    }
+    for (; i < n; i++) mask[i] = bits[i / 8] >> (i % 8) & 1;
 }
 
 static bool fill_mask(an_matcher *m, g_states *s, uint8_t *mask)
@@ -217,6 +247,7 @@ an_status an_matcher_new(an_grammar *g, const an_vocab *v, an_matcher **out, an_
     *out = NULL;
     an_matcher *m = calloc(1, sizeof *m);
     if (!m) return an_fail(err, AN_NO_MEMORY, "grammar: out of memory");
+    m->vocab = v;
     an_status s = g_trie_get(v, &m->trie, err);
     if (s != AN_OK) {
         free(m);
@@ -230,7 +261,7 @@ an_status an_matcher_new(an_grammar *g, const an_vocab *v, an_matcher **out, an_
     }
     unlock_states(g);
     if (!ok) {
-        g_trie_release(m->trie);
+        g_trie_release(m->trie, v);
         free(m);
         return an_fail(err, AN_NO_MEMORY, "grammar: out of memory");
     }
@@ -240,12 +271,17 @@ an_status an_matcher_new(an_grammar *g, const an_vocab *v, an_matcher **out, an_
 
 an_matcher *an_matcher_clone(const an_matcher *m)
 {
+    an_error err;
+    g_trie *trie;
     an_matcher *c = malloc(sizeof *c);
-    if (!c) return NULL;
+    if (!c || g_trie_get(m->vocab, &trie, &err) != AN_OK) { /* found by address: m uses it */
+        free(c);
+        return NULL;
+    }
     pthread_mutex_lock(&m->g->lock);
     *c = *m;
+    c->trie = trie;
     an_grammar_ref(m->g);
-    atomic_fetch_add(&m->trie->refs, 1);
     link_matcher(c);
     unlock_states(m->g);
     return c;
@@ -261,7 +297,7 @@ void an_matcher_free(an_matcher *m)
         m->g->matchers = m->next;
     if (m->next) m->next->prev = m->prev;
     unlock_states(m->g);
-    g_trie_release(m->trie);
+    g_trie_release(m->trie, m->vocab);
     an_grammar_unref(m->g);
     free(m);
 }

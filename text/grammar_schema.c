@@ -302,22 +302,25 @@ static int constants(s_ctx *c, const json_t *schema)
             strcmp(key, "format") && !s_is_annotation(key))
             return s_fail(c, "'%.60s' beside enum or const cannot be enforced", key), -1;
     }
-    g_string *texts = calloc(n + 1, sizeof *texts);
-    if (!texts) return gb_fail(&c->b, AN_NO_MEMORY, "grammar: out of memory"), -1;
-    for (size_t i = 0; i < n; i++) {
-        const json_t *v = only ? only : json_array_get(list, i);
-        if (!type_fits(types, v) || (only && list && i == 0 && !json_is_array(list))) continue;
-        char *text = dump(v);
-        if (!text) continue;
-        texts[m++] = (g_string){text, strlen(text)};
-    }
+    if (only && list) return s_fail(c, "of enum and const only one can be given"), -1;
+    char **texts = calloc(n + 1, sizeof *texts);
+    g_string *strings = calloc(n + 1, sizeof *strings);
     int rule = -1;
-    if (m == 0)
+    for (size_t i = 0; texts && strings && i < n; i++) {
+        const json_t *v = only ? only : json_array_get(list, i);
+        if (!type_fits(types, v) || !(texts[m] = dump(v))) continue;
+        strings[m] = (g_string){texts[m], strlen(texts[m])};
+        m++;
+    }
+    if (!texts || !strings)
+        gb_fail(&c->b, AN_NO_MEMORY, "grammar: out of memory");
+    else if (m == 0)
         s_fail(c, "enum or const has no value of the type");
     else
-        rule = gb_strings(&c->b, texts, m);
-    for (size_t i = 0; i < m; i++) free((char *)(uintptr_t)texts[i].p);
+        rule = gb_strings(&c->b, strings, m);
+    for (size_t i = 0; i < m; i++) free(texts[i]);
     free(texts);
+    free(strings);
     return rule;
 }
 

@@ -274,6 +274,36 @@ bool g_states_alive(g_states *s, int32_t state)
     return false;
 }
 
+unsigned g_kind(uint32_t c)
+{
+    if (c < 0x20 || c == 0x7f) return G_CONTROL;
+    if (c >= 0x80) return G_WIDE;
+    if (c == ' ') return G_SPACE;
+    if (c == '"') return G_QUOTE;
+    if (c == '\\') return G_BACKSLASH;
+    if (c >= '0' && c <= '9') return G_DIGIT;
+    return (c | 0x20) >= 'a' && (c | 0x20) <= 'z' ? G_LETTER : G_PUNCTUATION;
+}
+
+/* Kinds of which every character leads from the state back to it. */
+unsigned g_states_stays(g_states *s, int32_t state)
+{
+    const an_grammar *g = s->g;
+    if (s->states[state].stays_known) return s->states[state].stays;
+    unsigned leaves = G_BROKEN;
+    for (uint32_t c = 0; c < 128; c++)
+        if (!(leaves & g_kind(c)) && g_next(s, state, g->ascii[c]) != state) leaves |= g_kind(c);
+    for (size_t i = g_interval(g, 0x80); i < g->n_intervals && !(leaves & G_WIDE); i++) {
+        uint32_t last = i + 1 < g->n_intervals ? g->class_lo[i + 1] - 1 : G_MAX_CHAR;
+        bool surrogates = g->class_lo[i] >= 0xd800 && last <= 0xdfff;
+        if (!surrogates && g_next(s, state, g->class_of[i]) != state) leaves |= G_WIDE;
+    }
+    if (s->over) return 0;
+    s->states[state].stays_known = true;
+    s->states[state].stays = (uint16_t)~leaves;
+    return s->states[state].stays;
+}
+
 /* ---------------------------------------------------------------- all of them */
 
 g_states *g_states_new(const an_grammar *g)

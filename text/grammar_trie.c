@@ -38,35 +38,52 @@ static size_t shared(const piece *a, const piece *b)
     return n;
 }
 
-/* Nodes of sorted pieces. path[d]: the open node of depth d, whose skip is known when it closes. */
+/* Kinds of a piece's characters; one cut off at either end counts as broken, which asks for a look
+ * at each byte. */
+static unsigned kinds_of(const uint8_t *p, size_t n)
+{
+    unsigned kinds = 0;
+    while (n > 0 && (*p & 0xc0) == 0x80) kinds |= G_BROKEN, p++, n--;
+    for (size_t i = 0; i < n;) {
+        size_t len = p[i] < 0x80 ? 1 : p[i] < 0xe0 ? 2 : p[i] < 0xf0 ? 3 : 4;
+        if (i + len > n) return kinds | G_BROKEN;
+        kinds |= !an_utf8_valid((const char *)p + i, len) ? G_BROKEN
+                 : len == 1                               ? g_kind(p[i])
+                                                          : G_WIDE;
+        i += len;
+    }
+    return kinds;
+}
+
+/* Nodes of sorted pieces. path[d]: the open node of depth d, whose skip is known when it closes. A
+ * node has the kinds of all pieces through it, which is more than what lies below it: it makes no
+ * difference to one who read the bytes above and stayed. */
 static void fill(g_trie *t, const piece *v, size_t n)
 {
     uint32_t path[G_MAX_TOKEN];
     size_t open = 0;
     for (size_t i = 0; i < n; i++) {
         size_t same = i ? shared(&v[i - 1], &v[i]) : 0;
-        if (i && same == v[i].n && v[i - 1].n == v[i].n) { /* another token of the same bytes */
-            g_trie_node *last = &t->nodes[path[open - 1]];
-            t->same[v[i].id] = last->token;
-            last->token = v[i].id;
-            continue;
-        }
+        unsigned kinds = kinds_of((const uint8_t *)v[i].p, v[i].n);
         while (open > same) t->nodes[path[--open]].skip = (uint32_t)t->n_nodes;
         for (; open < v[i].n; open++) {
             path[open] = (uint32_t)t->n_nodes;
-            t->nodes[t->n_nodes++] =
-                (g_trie_node){.token = -1, .depth = (uint16_t)open, .byte = (uint8_t)v[i].p[open]};
+            t->nodes[t->n_nodes++] = (g_trie_node){
+                .first = (uint32_t)i, .depth = (uint16_t)open, .byte = (uint8_t)v[i].p[open]};
         }
-        t->nodes[path[open - 1]].token = v[i].id;
+        for (size_t k = 0; k < open; k++)
+            t->nodes[path[k]].kinds = (uint16_t)(t->nodes[path[k]].kinds | kinds);
+        t->order[i] = v[i].id;
     }
     while (open > 0) t->nodes[path[--open]].skip = (uint32_t)t->n_nodes;
+    t->nodes[t->n_nodes] = (g_trie_node){.first = (uint32_t)n, .skip = (uint32_t)t->n_nodes};
 }
 
 static void free_trie(g_trie *t)
 {
     if (!t) return;
     free(t->nodes);
-    free(t->same);
+    free(t->order);
     free(t->ends);
     free(t->bytes);
     free(t->piece_at);
@@ -82,13 +99,12 @@ static g_trie *build(const an_vocab *v)
     piece *pieces = malloc((count + 1) * sizeof *pieces);
     if (!t || !pieces) goto fail;
     t->vocab = vocab;
-    t->same = malloc((count + 1) * sizeof *t->same);
+    t->order = malloc((count + 1) * sizeof *t->order);
     t->ends = malloc((count + 1) * sizeof *t->ends);
     t->piece_at = calloc(count + 1, sizeof *t->piece_at);
     t->piece_len = calloc(count + 1, sizeof *t->piece_len);
-    if (!t->same || !t->ends || !t->piece_at || !t->piece_len) goto fail;
+    if (!t->order || !t->ends || !t->piece_at || !t->piece_len) goto fail;
     for (int32_t id = 0; id < vocab; id++) {
-        t->same[id] = -1;
         if (an_vocab_is_end(v, id)) t->ends[t->n_ends++] = id;
         if (!usable(v, id, &pieces[n])) continue;
         t->piece_at[id] = (uint32_t)bytes;
@@ -115,7 +131,7 @@ fail:
 /* ---------------------------------------------------------------- the ones that are known */
 
 static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
-static g_trie *known; /* newest first; each holds one reference */
+static g_trie *known; /* newest first */
 
 static void hash(const an_vocab *v, uint64_t key[2])
 {
@@ -141,7 +157,7 @@ static void forget(void)
     int n = 0;
     for (g_trie **at = &known; *at;) {
         g_trie *t = *at;
-        if (++n > KEPT && atomic_load(&t->refs) == 1) {
+        if (++n > KEPT && t->refs == 0) {
             *at = t->next;
             free_trie(t);
         } else {
@@ -150,32 +166,50 @@ static void forget(void)
     }
 }
 
-an_status g_trie_get(const an_vocab *v, g_trie **out, an_error *err)
+/* A vocabulary that a matcher uses lives and does not change: its address is enough. */
+static g_trie *by_address(const an_vocab *v)
+{
+    g_trie *t = known;
+    while (t && t->of != v) t = t->next;
+    return t;
+}
+
+static g_trie *by_content(const an_vocab *v)
 {
     uint64_t key[2];
     hash(v, key);
-    pthread_mutex_lock(&known_lock);
     g_trie *t = known;
     while (t && (t->key[0] != key[0] || t->key[1] != key[1] || t->vocab != an_vocab_size(v)))
         t = t->next;
     if (!t && (t = build(v)) != NULL) {
         memcpy(t->key, key, sizeof key);
-        atomic_init(&t->refs, 1);
         t->next = known;
         known = t;
     }
-    if (t) atomic_fetch_add(&t->refs, 1);
+    return t;
+}
+
+an_status g_trie_get(const an_vocab *v, g_trie **out, an_error *err)
+{
+    pthread_mutex_lock(&known_lock);
+    g_trie *t = by_address(v);
+    if (!t) t = by_content(v);
+    if (t) {
+        t->refs++;
+        if (!t->of) t->of = v;
+        if (t->of == v) t->of_users++;
+    }
     forget();
     pthread_mutex_unlock(&known_lock);
     *out = t;
     return t ? AN_OK : an_fail(err, AN_NO_MEMORY, "grammar: out of memory for the vocabulary");
 }
 
-void g_trie_release(g_trie *t)
+void g_trie_release(g_trie *t, const an_vocab *v)
 {
-    if (!t) return;
     pthread_mutex_lock(&known_lock);
-    atomic_fetch_sub(&t->refs, 1);
+    t->refs--;
+    if (t->of == v && --t->of_users == 0) t->of = NULL;
     forget();
     pthread_mutex_unlock(&known_lock);
 }

@@ -6,6 +6,7 @@
 #include "anneal/grammar.h"
 
 #include <jansson.h>
+#include <stdio.h>
 
 #define TINY_EXTRA 24 /* longer tokens, after the 256 bytes */
 #define TINY_END   (256 + TINY_EXTRA)
