@@ -44,11 +44,12 @@ static bool earlier(const lm_candidate *a, const lm_candidate *b)
     return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
 }
 
+/* Four children a node: half the levels of a binary heap, and the four lie in one cache line. */
 static void heap_push(lm_encoder *e, lm_candidate c)
 {
     size_t i = e->n_heap++;
-    for (; i > 0 && earlier(&c, &e->heap[(i - 1) / 2]); i = (i - 1) / 2)
-        e->heap[i] = e->heap[(i - 1) / 2];
+    for (; i > 0 && earlier(&c, &e->heap[(i - 1) / 4]); i = (i - 1) / 4)
+        e->heap[i] = e->heap[(i - 1) / 4];
     e->heap[i] = c;
 }
 
@@ -56,8 +57,10 @@ static lm_candidate heap_pop(lm_encoder *e)
 {
     lm_candidate top = e->heap[0], last = e->heap[--e->n_heap];
     size_t i = 0, child;
-    while ((child = 2 * i + 1) < e->n_heap) {
-        if (child + 1 < e->n_heap && earlier(&e->heap[child + 1], &e->heap[child])) child++;
+    while ((child = 4 * i + 1) < e->n_heap) {
+        size_t end = child + 4 < e->n_heap ? child + 4 : e->n_heap;
+        for (size_t k = child + 1; k < end; k++)
+            if (earlier(&e->heap[k], &e->heap[child])) child = k;
         if (!earlier(&e->heap[child], &last)) break;
         e->heap[i] = e->heap[child];
         i = child;

@@ -54,16 +54,14 @@ static bool is_chinese(uint32_t c)
            (c >= 0xf900 && c <= 0xfaff) || (c >= 0x2f800 && c <= 0x2fa1f);
 }
 
-/* BERT's cleaning: control characters go, white space becomes a space. */
+/* BERT's cleaning: control characters go, white space becomes a space. Form feed and U+0085 are
+ * both; as control characters they go. */
 static void put_clean(uint32_t c, an_buf *out)
 {
-    if (c == '\t' || c == '\n' || c == '\r' || an_lm_is_space(c)) {
-        put_char(' ', out);
-        return;
-    }
     uint32_t other = UC_CATEGORY_MASK_Cc | UC_CATEGORY_MASK_Cf | UC_CATEGORY_MASK_Co;
-    if (c == 0 || c == 0xfffd || uc_is_general_category_withtable(c, other)) return;
-    put_char(c, out);
+    bool line = c == '\t' || c == '\n' || c == '\r';
+    if (!line && (c == 0xfffd || uc_is_general_category_withtable(c, other))) return;
+    put_char(line || an_lm_is_space(c) ? ' ' : c, out);
 }
 
 static void put_chinese_apart(uint32_t c, an_buf *out)

@@ -55,7 +55,7 @@ def texts():
              "<0x41> <0x0A>", "\U00010348\U0001f9ff\U000e0041", "e\u0301\u0327 vs e\u0327\u0301",
              "<s> </s> <unk> <pad> [CLS] [SEP] [MASK] [UNK]", "<|endoftext|>", "x<|im_start|>user\nhi<|im_end|>y",
              "<|begin_of_text|><|eot_id|>", "<tool_call> {} </tool_call>", "  <mask>  here", "word<mask>word",
-             "<|im_end", "<|endoftext|", "<||endoftext|>|>", "single sing singles", "Cat cat CAT cats", "a multiXword x"]
+             "<|im_end", "<|endoftext|", "<||endoftext|>|>", "e\x0cd K\x85x", "single sing singles", "Cat cat CAT cats", "a multiXword x"]
     pools = ["abcdefgh ABC .,", " \t\n\r\u00a0\u3000", "0123456789\u0660\u0967\u00b9", "'\u2019sStTmMdDlLvVrReE ",
              "日本語漢字かなカナ中文。、", "\u0300\u0301\u0327\u0308aeiou", "😀👩\u200d👧🏿🇰🇷\ufe0f", "<|>/s[]im_endu nkpd"]
     for _ in range(24):
