@@ -5,9 +5,9 @@
 #include <endian.h>
 #include <stdlib.h>
 
-#define MAX_MASK_BYTES ((size_t)16 << 20) /* masks a grammar remembers */
-#define MAX_STATE_BYTES                                                                            \
-    ((size_t)48 << 20) /* beyond it all states but the current ones are dropped */
+#define MAX_MASK_BYTES ((size_t)8 << 20) /* masks a grammar remembers */
+/* Beyond it all states are dropped but those that matchers stand in. */
+#define MAX_STATE_BYTES ((size_t)16 << 20)
 
 /* What a token may leave unfinished of a UTF-8 character. */
 typedef struct partial {

@@ -9,7 +9,7 @@
 
 /* Bounds of one call, whatever the grammar: about half a second, and memory of all states. */
 #define MAX_WORK  20000000
-#define MAX_BYTES ((size_t)256 << 20)
+#define MAX_BYTES ((size_t)64 << 20)
 
 static bool grow(g_states *s, void **v, size_t *cap, size_t need, size_t size)
 {
