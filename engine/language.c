@@ -23,18 +23,17 @@ static int64_t pages_for(int64_t positions)
     return (positions + AN_KV_BLOCK - 1) / AN_KV_BLOCK;
 }
 
-/* As asked for; else an eighth of the memory, though at least one sequence of full length if half
- * of what is left has room for it. Never more than could be used. */
+/* As asked for; else an eighth of the memory, though one sequence of full length if that is more,
+ * and never more than half of what is left. No more than could be used either. */
 static int64_t pool_pages(const an_engine *e, const an_slot *s, size_t page_bytes)
 {
     int64_t one = pages_for(context_of(e, s));
     int64_t most = one * (e->o.max_sequences + e->o.max_batch);
+    int64_t half = (int64_t)(an_budget_left(e) / 2 / page_bytes);
     size_t bytes = e->o.kv_bytes ? e->o.kv_bytes : e->o.memory_bytes / 8;
     int64_t pages = (int64_t)(bytes / page_bytes);
-    if (!e->o.kv_bytes && pages < one) {
-        int64_t half = (int64_t)(an_budget_left(e) / 2 / page_bytes);
-        pages = half < one ? half : one;
-    }
+    if (!e->o.kv_bytes && pages < one) pages = one;
+    if (!e->o.kv_bytes && pages > half) pages = half;
     if (pages > most) pages = most;
     if (pages > INT32_MAX) pages = INT32_MAX;
     return pages > 1 ? pages : 1;
@@ -133,7 +132,9 @@ static an_status open_pool(an_engine *e, an_slot *s, an_error *err)
     size_t page = an_model_kv_block_bytes(s->model);
     if (page == 0)
         return an_fail(err, AN_INTERNAL, "model '%s' has no keys and values", s->entry.id);
-    int64_t pages = pool_pages(e, s, page);
+    int64_t one = pages_for(context_of(e, s)), pages;
+    while ((pages = pool_pages(e, s, page)) < one && !e->o.kv_bytes)
+        if (!an_slots_make_way(e, s)) break; /* idle models go before the context is cut */
     size_t bytes = (size_t)pages * page;
     if (bytes > an_budget_left(e))
         return an_fail(err, AN_NO_MEMORY,

@@ -43,7 +43,7 @@ static void unload(an_engine *e, an_slot *s)
 
 /* The idle model that was not used for longest; false if all are in use. A submit that prices a
  * model pins it for a moment, so that pins are read and the model taken away under one lock. */
-static bool unload_one(an_engine *e, const an_slot *keep)
+bool an_slots_make_way(an_engine *e, const an_slot *keep)
 {
     an_slot *victim = NULL;
     pthread_mutex_lock(&e->lock);
@@ -109,7 +109,7 @@ static an_status make_room(an_engine *e, const an_slot *s, size_t bytes, an_erro
         if (used <= e->o.memory_bytes && bytes <= e->o.memory_bytes - used) return AN_OK;
         if (e->arena_bytes > e->arena_base && e->run_count == 0)
             an_arena_relax(e);
-        else if (!unload_one(e, s))
+        else if (!an_slots_make_way(e, s))
             break;
     }
     return an_fail(err, AN_NO_MEMORY,
@@ -214,7 +214,7 @@ an_status an_slot_load(an_engine *e, an_slot *s, an_error *err)
     while (!st) {
         an_error local = {0};
         st = settle(e, s, an_now_s() - start, &local);
-        if ((st != AN_NO_MEMORY && st != AN_TOO_LARGE) || !unload_one(e, s)) {
+        if ((st != AN_NO_MEMORY && st != AN_TOO_LARGE) || !an_slots_make_way(e, s)) {
             if (st && err) *err = local;
             break;
         }
@@ -243,7 +243,7 @@ an_status an_room_for(an_engine *e, const an_slot *s, size_t scratch, an_error *
 {
     for (;;) {
         an_status st = an_arena_reach(e, scratch, err);
-        if (!st || !unload_one(e, s)) return st;
+        if (!st || !an_slots_make_way(e, s)) return st;
     }
 }
 

@@ -49,6 +49,8 @@ an_status an_request_slot(an_engine *e, const char *id, an_kind kind, an_slot **
 an_status an_slot_load(an_engine *e, an_slot *s, an_error *err);
 /* Arena for a tick of this size; idle models make way. Device thread. */
 an_status an_room_for(an_engine *e, const an_slot *s, size_t scratch, an_error *err);
+/* Unloads the idle model that was not used for longest; false if all are in use. Device thread. */
+bool an_slots_make_way(an_engine *e, const an_slot *keep);
 void an_slot_broken(an_engine *e, an_slot *s, const an_error *why);
 void an_slots_load_defaults(an_engine *e);
 void an_slots_unload(an_engine *e); /* device thread, at its end */

@@ -104,37 +104,46 @@ TEST(stop_strings)
     }
 }
 
-/* While it runs, nothing is seen that could still become part of a stop string. */
-TEST(what_may_be_a_stop_string_waits)
+/* While it runs, nothing is seen that could still become part of a stop string. Looks at how much
+ * is seen as often as it can; returns how often that was something. */
+static int watch_text(an_job *j)
 {
-    forced f = {0};
-    const char *stop = "cdabcx";
-    force(&f, "abcd", 120);
-    f.r.stop = &stop;
-    f.r.n_stop = 1;
-    an_job *j = NULL;
-    REQUIRE(an_engine_submit_text(engine, &f.r, &j, NULL) == AN_OK);
-    bool end;
     int looked = 0;
     size_t before = 0;
+    bool end;
     do {
-        end = an_job_finished(j);
         an_text x;
+        end = an_job_finished(j);
         CHECK(an_job_text(j, 0, &x));
-        if (x.finish == AN_FINISH_NONE && x.text_len > 0) {
+        CHECK(x.text_len >= before);
+        if (x.finish == AN_FINISH_NONE && x.text_len > 1 && x.text_len > before) {
             /* abcdabcd...: it never ends in c, cd, cda, cdab or cdabc */
-            size_t last = x.text_len % 4;
-            CHECK_MSG(last == 2, "%zu bytes are seen", x.text_len);
+            CHECK_MSG(x.text_len % 4 == 2, "%zu bytes are seen", x.text_len);
             CHECK(x.n_tokens == x.text_len);
             looked++;
         }
-        CHECK(x.text_len >= before);
         before = x.text_len;
     } while (!end);
+    return looked;
+}
+
+TEST(what_may_be_a_stop_string_waits)
+{
+    const char *stop = "cdabcx";
+    int looked = 0;
+    for (int i = 0; i < 50 && looked < 20; i++) { /* a busy machine may look too late */
+        forced f = {0};
+        force(&f, "abcd", 120);
+        f.r.stop = &stop;
+        f.r.n_stop = 1;
+        an_job *j = NULL;
+        REQUIRE(an_engine_submit_text(engine, &f.r, &j, NULL) == AN_OK);
+        looked += watch_text(j);
+        an_text x;
+        CHECK(an_job_text(j, 0, &x) && x.text_len == 120 && x.n_tokens == 120);
+        an_job_unref(j);
+    }
     CHECK(looked > 0);
-    an_text x;
-    CHECK(an_job_text(j, 0, &x) && x.text_len == 120 && x.n_tokens == 120);
-    an_job_unref(j);
 }
 
 TEST(characters_are_whole)

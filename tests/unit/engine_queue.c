@@ -270,6 +270,39 @@ TEST(the_queue_is_bounded)
     an_clients_free(&c);
 }
 
+/* Pictures and text of one client share what the client gets; a kind that comes back starts where
+ * the other is, and other clients see nothing of it. */
+TEST(kinds_of_one_client_take_turns)
+{
+    an_clients c = {0};
+    an_claim picture = {.kind = 0, .age = 1}, text = {.kind = 1, .age = 2};
+    an_claim other = {.kind = 1, .age = 3};
+    picture.client = an_clients_enter(&c, "one");
+    text.client = an_clients_enter(&c, "one");
+    other.client = an_clients_enter(&c, "two");
+    REQUIRE(picture.client && picture.client == text.client && other.client);
+    an_claim_enter(&picture);
+    an_claim_charge(&c, &picture, 1000); /* before there was any text */
+    an_claim_enter(&text);
+    an_claim_enter(&other);
+    CHECK(an_claim_before(&other, &picture) && an_claim_before(&other, &text));
+    an_claim_charge(&c, &other, 1000);
+    double spent[2] = {0};
+    for (int i = 0; i < 1000; i++) {
+        an_claim *first = an_claim_before(&text, &picture) ? &text : &picture;
+        double cost = first == &text ? 1 : 10;
+        an_claim_charge(&c, first, cost);
+        spent[first->kind] += cost;
+    }
+    CHECK_MSG(fabs(spent[0] - spent[1]) <= 10, "%g and %g", spent[0], spent[1]);
+    CHECK(an_claim_before(&other, &text));
+    an_claim_leave(&text);
+    an_claim_charge(&c, &picture, 5000);
+    an_claim_enter(&text);
+    CHECK(text.client->spent[1] == text.client->spent[0]);
+    an_clients_free(&c);
+}
+
 int main(int argc, char **argv)
 {
     return test_main(argc, argv);
