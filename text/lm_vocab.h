@@ -209,6 +209,8 @@ bool an_lm_is_space(uint32_t c);
 bool an_lm_is_word(uint32_t c);
 bool an_lm_is_punctuation(uint32_t c);
 bool an_lm_is_numeric(uint32_t c);
+/* Where `what` first lies in text, NULL if nowhere (or if it is empty). */
+const char *an_lm_search(const char *text, size_t len, const char *what, size_t what_len);
 
 /* ---- vocab_normalize.c, vocab_charsmap.c, vocab_split.c ---- */
 

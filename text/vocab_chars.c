@@ -49,3 +49,16 @@ bool an_lm_is_numeric(uint32_t c)
     if (c < 0x80) return c >= '0' && c <= '9';
     return uc_is_general_category_withtable(c, UC_CATEGORY_MASK_N);
 }
+
+/* Not memmem: what is looked for is short and found often, and the address sanitizer reads the
+ * whole text at every call of it. */
+const char *an_lm_search(const char *text, size_t len, const char *what, size_t what_len)
+{
+    while (what_len > 0 && what_len <= len) {
+        const char *p = memchr(text, what[0], len - what_len + 1);
+        if (!p || memcmp(p, what, what_len) == 0) return p;
+        len -= (size_t)(p + 1 - text);
+        text = p + 1;
+    }
+    return NULL;
+}

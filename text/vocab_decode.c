@@ -29,7 +29,7 @@ static void put_replacing(const char *text, size_t len, const char *from, size_t
                           const char *to, size_t to_len, an_buf *out)
 {
     const char *hit;
-    while (from_len > 0 && len > 0 && (hit = memmem(text, len, from, from_len))) {
+    while (from_len > 0 && len > 0 && (hit = an_lm_search(text, len, from, from_len))) {
         an_buf_add(out, text, (size_t)(hit - text));
         an_buf_add(out, to, to_len);
         len -= (size_t)(hit - text) + from_len;

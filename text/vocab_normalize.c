@@ -138,7 +138,7 @@ static an_status put_replaced(const lm_step *s, lm_matcher *m, const char *text,
         }
     } else {
         const char *hit;
-        while (gap < len && (hit = memmem(text + gap, len - gap, s->from, s->from_len))) {
+        while (gap < len && (hit = an_lm_search(text + gap, len - gap, s->from, s->from_len))) {
             an_buf_add(out, text + gap, (size_t)(hit - text) - gap);
             an_buf_add(out, s->to, s->to_len);
             gap = (size_t)(hit - text) + s->from_len;

@@ -108,7 +108,8 @@ static void cut_at_text(cutter *c, const char *word, size_t len, const char *wha
 {
     size_t gap = 0;
     const char *hit;
-    while (what_len > 0 && gap < len && (hit = memmem(word + gap, len - gap, what, what_len))) {
+    while (what_len > 0 && gap < len &&
+           (hit = an_lm_search(word + gap, len - gap, what, what_len))) {
         size_t at = (size_t)(hit - word);
         if (gap < at) part(c, gap, at, false);
         part(c, at, at + what_len, true);

@@ -95,6 +95,9 @@ static an_status pattern(lm_step *s, const json_t *j, an_error *err)
     if (!json_is_string(text) || json_string_length(text) == 0)
         return an_fail(err, AN_INVALID, "%s has no \"pattern\" with a String or a Regex",
                        type_of(j));
+    if (json_string_length(text) > LM_MAX_ADDED_BYTES)
+        return an_fail(err, AN_INVALID, "%s looks for %zu bytes, at most %d are possible",
+                       type_of(j), json_string_length(text), LM_MAX_ADDED_BYTES);
     return an_lm_step_text(s, json_string_value(text), json_string_length(text), with, with_len,
                            err);
 }
