@@ -319,6 +319,43 @@ TEST(nesting)
     an_vocab_free(v);
 }
 
+/* Takes the character U+4E00 n times, as its bytes. */
+static int advance(an_matcher *m, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!an_matcher_accept(m, 0xe4) || !an_matcher_accept(m, 0xb8) ||
+            !an_matcher_accept(m, 0x80))
+            return i;
+    return n;
+}
+
+/* So many large states that they are dropped on the way: matchers that stand behind must not
+ * notice. */
+TEST(forgotten_states)
+{
+    an_buf b;
+    an_error e;
+    an_grammar *g;
+    an_matcher *ahead, *behind;
+    an_vocab *v = tiny_vocab();
+    an_buf_init(&b, 1 << 20);
+    an_buf_str(&b, "root ::= s{1000} s{1000}\ns ::= \"\\u4E00\"");
+    for (int i = 1; i < 400; i++) an_buf_printf(&b, " | \"\\u%04X\"", 0x4e00 + i);
+    REQUIRE(an_grammar_gbnf(b.data, b.len, NULL, &g, &e) == AN_OK);
+    REQUIRE(an_matcher_new(g, v, &ahead, &e) == AN_OK);
+    REQUIRE(an_matcher_new(g, v, &behind, &e) == AN_OK);
+    CHECK(advance(behind, 100) == 100);
+    CHECK(advance(ahead, 1999) == 1999 && !an_matcher_complete(ahead));
+    CHECK(advance(behind, 1899) == 1899 && !an_matcher_complete(behind));
+    CHECK(advance(ahead, 2) == 1 && an_matcher_only_end(ahead));
+    CHECK(advance(behind, 2) == 1 && an_matcher_only_end(behind));
+    an_matcher_free(ahead);
+    an_matcher_free(behind);
+    an_grammar_unref(g);
+    an_vocab_free(v);
+    an_buf_free(&b);
+}
+
 /* ---------------------------------------------------------------- threads */
 
 typedef struct shared {
