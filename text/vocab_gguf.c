@@ -1,7 +1,7 @@
 /* vocab_gguf.c: the vocabulary inside a GGUF file, read as llama.cpp reads it: tokenizer.ggml.model
  * names the algorithm, tokenizer.ggml.pre the way byte-level BPE cuts its words. Token types say
  * which tokens are control tokens and which a user defined. */
-#include "vocab_gguf.h"
+#include "vocab_open.h"
 
 #include <jansson.h>
 #include <stdio.h>

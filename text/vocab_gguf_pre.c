@@ -3,7 +3,7 @@
  * cases (tekken, gpt-4o), the model's own stands here. SmolLM's digits never merge, with or without
  * the cut at \p{N} that llama.cpp makes first; other numerals (one half, Roman eight) do with the
  * space in front, as transformers reads the same file, so smollm goes with GPT-2. */
-#include "vocab_gguf.h"
+#include "vocab_open.h"
 
 #include <stdio.h>
 

@@ -1,14 +1,9 @@
-/* vocab_json.c: the vocabulary of a Hugging Face folder: tokenizer.json, or vocab.json with
- * merges.txt (GPT-2's layout). tokenizer_config.json and special_tokens_map.json say which tokens
- * are BOS, EOS and so on. */
-#include "vocab_gguf.h"
+/* vocab_json.c: tokenizer.json, the whole of a tokenizer as the tokenizers package saves it: its
+ * model and its added tokens here, what stands around them in vocab_steps.c. */
+#include "vocab_open.h"
 
 #include <jansson.h>
 #include <stdlib.h>
-
-#define MAX_TOKENIZER ((size_t)128 << 20)
-#define MAX_CONFIG    ((size_t)16 << 20)
-#define MAX_ADDED_ALL (1 << 17)
 
 an_vocab *an_lm_new(an_error *err)
 {
@@ -46,8 +41,7 @@ static an_status add_indexed(an_vocab *v, const json_t *text, const char *key, i
     return s;
 }
 
-/* {"token": id} */
-static an_status read_vocab_object(an_vocab *v, const json_t *vocab, size_t more, an_error *err)
+an_status an_lm_read_vocab(an_vocab *v, const json_t *vocab, size_t more, an_error *err)
 {
     const char *key;
     json_t *id;
@@ -88,8 +82,7 @@ static an_status read_scored_list(an_vocab *v, const json_t *vocab, size_t more,
     return s;
 }
 
-static an_status add_merge_line(an_vocab *v, const char *line, size_t len, int32_t rank,
-                                an_error *err)
+an_status an_lm_read_merge(an_vocab *v, const char *line, size_t len, int32_t rank, an_error *err)
 {
     const char *space = memchr(line, ' ', len);
     size_t left = space ? (size_t)(space - line) : 0;
@@ -110,7 +103,7 @@ static an_status read_merge_list(an_vocab *v, const json_t *merges, an_error *er
         const json_t *left = json_array_get(m, 0), *right = json_array_get(m, 1);
         int32_t rank = (int32_t)(i < INT32_MAX ? i : INT32_MAX);
         if (json_is_string(m))
-            s = add_merge_line(v, json_string_value(m), json_string_length(m), rank, err);
+            s = an_lm_read_merge(v, json_string_value(m), json_string_length(m), rank, err);
         else if (json_array_size(m) == 2 && json_is_string(left) && json_is_string(right))
             s = an_lm_merge_add(v, json_string_value(left), json_string_length(left),
                                 json_string_value(right), json_string_length(right), rank, true,
@@ -154,7 +147,7 @@ static an_status read_bpe(an_vocab *v, const json_t *model, size_t more, an_erro
         own_text(&v->subword_prefix, json_object_get(model, "continuing_subword_prefix"), err);
     if (s == AN_OK)
         s = own_text(&v->word_suffix, json_object_get(model, "end_of_word_suffix"), err);
-    if (s == AN_OK) s = read_vocab_object(v, json_object_get(model, "vocab"), more, err);
+    if (s == AN_OK) s = an_lm_read_vocab(v, json_object_get(model, "vocab"), more, err);
     if (s == AN_OK) s = read_merge_list(v, json_object_get(model, "merges"), err);
     return s == AN_OK ? read_unknown(v, model, err) : s;
 }
@@ -190,7 +183,7 @@ static an_status read_wordpiece(an_vocab *v, const json_t *model, lm_kind kind, 
     } else if (kind == LM_WORDPIECE) {
         s = own_text(&v->subword_prefix, prefix, err);
     }
-    if (s == AN_OK) s = read_vocab_object(v, json_object_get(model, "vocab"), more, err);
+    if (s == AN_OK) s = an_lm_read_vocab(v, json_object_get(model, "vocab"), more, err);
     return s == AN_OK ? read_unknown(v, model, err) : s;
 }
 
@@ -218,8 +211,7 @@ static an_status read_model(an_vocab *v, const json_t *model, size_t more, an_er
 
 /* ---------------------------------------------------------------- added tokens */
 
-/* The text of a token as these files write it: "text", or an object with "content". */
-static const json_t *content_of(const json_t *token)
+const json_t *an_lm_content(const json_t *token)
 {
     return json_is_object(token) ? json_object_get(token, "content") : token;
 }
@@ -227,7 +219,7 @@ static const json_t *content_of(const json_t *token)
 static an_status add_to_sets(an_vocab *v, const json_t *token, int32_t id, bool special,
                              lm_matcher *m, an_error *err)
 {
-    const json_t *text = content_of(token);
+    const json_t *text = an_lm_content(token);
     const char *p = json_string_value(text);
     size_t len = json_string_length(text);
     lm_added like = {.id = id,
@@ -247,11 +239,10 @@ static an_status add_to_sets(an_vocab *v, const json_t *token, int32_t id, bool 
     return s;
 }
 
-/* id < 0: the file does not say, the next free one. The vocabulary's id wins over the file's. */
-static an_status add_token(an_vocab *v, const json_t *token, int64_t id, bool special,
-                           lm_matcher *m, an_error *err)
+an_status an_lm_add_token(an_vocab *v, const json_t *token, int64_t id, bool special, lm_matcher *m,
+                          an_error *err)
 {
-    const json_t *text = content_of(token);
+    const json_t *text = an_lm_content(token);
     if (!json_is_string(text))
         return an_fail(err, AN_INVALID, "an added token has no text \"content\"");
     if (json_string_length(text) == 0) return AN_OK;
@@ -278,68 +269,20 @@ static an_status add_list(an_vocab *v, const json_t *list, an_error *err)
         if (!json_is_integer(id) || json_integer_value(id) < 0)
             s = an_fail(err, AN_INVALID, "added token %zu has no \"id\" of 0 or more", i + 1);
         else
-            s = add_token(v, token, json_integer_value(id), false, &m, err);
+            s = an_lm_add_token(v, token, json_integer_value(id), false, &m, err);
     }
     an_lm_matcher_close(&m);
     return s;
 }
 
-/* ---------------------------------------------------------------- a folder */
-
-typedef struct folder {
-    const char *dir;
-    json_t *config, *special_map, *added;
-} folder;
-
-static an_status read_optional(const char *dir, const char *name, json_t **out, an_error *err)
-{
-    *out = NULL;
-    char *path = an_asprintf("%s/%s", dir, name);
-    if (!path) return an_fail(err, AN_NO_MEMORY, "out of memory for a path");
-    an_status s = AN_OK;
-    if (an_is_file(path)) s = an_json_read_file(path, MAX_CONFIG, out, err);
-    if (s == AN_OK && *out && !json_is_object(*out))
-        s = an_fail(err, AN_INVALID, "%s: not a JSON object", path);
-    free(path);
-    return s;
-}
-
-/* "eos_token" and its like: tokenizer_config.json, else special_tokens_map.json, else a name. */
-static int32_t named_token(const an_vocab *v, const folder *f, const char *key,
-                           const char *const *names)
-{
-    const json_t *said = json_object_get(f->config, key);
-    if (!said || json_is_null(said)) said = json_object_get(f->special_map, key);
-    const json_t *text = content_of(said);
-    if (json_is_string(text))
-        return an_lm_find(v, json_string_value(text), json_string_length(text));
-    if (f->config && json_object_get(f->config, key)) return -1; /* null: there is none */
-    for (; *names; names++) {
-        int32_t id = an_lm_find(v, *names, strlen(*names));
-        if (id >= 0 && (v->tokens[id].flags & LM_SPECIAL)) return id;
-    }
-    return -1;
-}
-
-static void read_named_tokens(an_vocab *v, const folder *f)
-{
-    static const char *const bos[] = {"<s>", "<bos>", "<|begin_of_text|>", "[CLS]", NULL};
-    static const char *const eos[] = {"</s>",  "<eos>",         "<|end_of_text|>",
-                                      "[SEP]", "<|endoftext|>", NULL};
-    static const char *const pad[] = {"<pad>", "[PAD]", NULL};
-    static const char *const unk[] = {"<unk>", "[UNK]", NULL};
-    v->bos = named_token(v, f, "bos_token", bos);
-    v->eos = named_token(v, f, "eos_token", eos);
-    v->pad = named_token(v, f, "pad_token", pad);
-    if (v->unk < 0) v->unk = named_token(v, f, "unk_token", unk);
-}
+/* ---------------------------------------------------------------- tokenizer.json */
 
 static an_status read_tokenizer(an_vocab *v, const json_t *root, an_error *err)
 {
     const json_t *added = json_object_get(root, "added_tokens");
     size_t more = json_array_size(added);
-    if (more > MAX_ADDED_ALL)
-        return an_fail(err, AN_INVALID, "%zu added tokens, at most %d", more, MAX_ADDED_ALL);
+    if (more > LM_MAX_ADDED)
+        return an_fail(err, AN_INVALID, "%zu added tokens, at most %d", more, LM_MAX_ADDED);
     an_status s = read_model(v, json_object_get(root, "model"), more, err);
     if (s == AN_OK) s = an_lm_read_normalizer(v, json_object_get(root, "normalizer"), 0, err);
     if (s == AN_OK) s = an_lm_read_splitter(v, json_object_get(root, "pre_tokenizer"), 0, err);
@@ -349,147 +292,12 @@ static an_status read_tokenizer(an_vocab *v, const json_t *root, an_error *err)
     return s;
 }
 
-static an_status read_tokenizer_json(an_vocab *v, const char *path, an_error *err)
+an_status an_lm_read_json(an_vocab *v, const char *path, an_error *err)
 {
     json_t *root;
-    an_status s = an_json_read_file(path, MAX_TOKENIZER, &root, err);
+    an_status s = an_json_read_file(path, LM_MAX_FILE, &root, err);
     if (s != AN_OK) return s;
     s = read_tokenizer(v, root, err);
     json_decref(root);
     return s == AN_OK ? s : an_fail_prefix(err, s, "%s", path);
-}
-
-/* ---------------------------------------------------------------- vocab.json and merges.txt */
-
-static an_status read_merge_lines(an_vocab *v, const char *path, an_error *err)
-{
-    char *text;
-    size_t size;
-    int32_t rank = 0;
-    an_status s = an_read_file(path, MAX_TOKENIZER, &text, &size, err);
-    if (s != AN_OK) return s;
-    if (!an_utf8_valid(text, size) || strlen(text) != size)
-        s = an_fail(err, AN_INVALID, "not UTF-8 text");
-    for (const char *p = text; s == AN_OK && *p;) {
-        const char *end = strchr(p, '\n');
-        size_t len = end ? (size_t)(end - p) : strlen(p), n = len;
-        if (n > 0 && p[n - 1] == '\r') n--;
-        bool version = n >= 8 && memcmp(p, "#version", 8) == 0;
-        if (n > 0 && !version) s = add_merge_line(v, p, n, rank++, err);
-        p += len + (end != NULL);
-    }
-    free(text);
-    return s == AN_OK ? s : an_fail_prefix(err, s, "%s", path);
-}
-
-/* GPT-2's tokenizer, which these two files come from; its specials are named in the configs. */
-static an_status read_gpt2_files(an_vocab *v, const folder *f, const char *vocab_path,
-                                 const char *merges_path, an_error *err)
-{
-    json_t *vocab, *parts = NULL;
-    lm_step *step = NULL;
-    const json_t *decoder = json_object_get(f->config, "added_tokens_decoder");
-    an_status s = an_json_read_file(vocab_path, MAX_TOKENIZER, &vocab, err);
-    if (s != AN_OK) return s;
-    v->kind = LM_BPE;
-    size_t more = 16 + json_object_size(decoder) + json_object_size(f->added);
-    s = more > MAX_ADDED_ALL ? an_fail(err, AN_INVALID, "%zu added tokens", more) : AN_OK;
-    if (s == AN_OK) s = read_vocab_object(v, vocab, more, err);
-    if (s != AN_OK) an_fail_prefix(err, s, "%s", vocab_path);
-    json_decref(vocab);
-    if (s == AN_OK) s = read_merge_lines(v, merges_path, err);
-    bool prefix = flag(f->config, "add_prefix_space");
-    parts = json_pack("{s:s,s:b}", "type", "ByteLevel", "add_prefix_space", prefix);
-    if (s == AN_OK) s = an_lm_read_splitter(v, parts, 0, err);
-    if (s == AN_OK) s = an_lm_step_new(&v->decoders, LM_BYTE_LEVEL, &step, err);
-    json_decref(parts);
-    return s;
-}
-
-static an_status add_config_tokens(an_vocab *v, const folder *f, an_error *err)
-{
-    static const char *const keys[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
-    const json_t *decoder = json_object_get(f->config, "added_tokens_decoder");
-    const char *key;
-    json_t *value;
-    lm_matcher m;
-    an_status s = an_lm_matcher_open(&m, LM_MAX_ADDED_BYTES, err);
-    if (s != AN_OK) return s;
-    json_object_foreach((json_t *)(uintptr_t)decoder, key, value)
-    {
-        char *end;
-        long long id = strtoll(key, &end, 10);
-        if (s == AN_OK && (end == key || *end || id < 0))
-            s = an_fail(err, AN_INVALID, "added_tokens_decoder: '%.60s' is not an id", key);
-        if (s == AN_OK) s = add_token(v, value, id, false, &m, err);
-    }
-    json_object_foreach(f->added, key, value)
-    {
-        json_t *text = json_string(key);
-        if (s == AN_OK && !json_is_integer(value))
-            s = an_fail(err, AN_INVALID, "added_tokens.json: '%.60s' has no id", key);
-        if (s == AN_OK && !decoder)
-            s = add_token(v, text, json_integer_value(value), false, &m, err);
-        json_decref(text);
-    }
-    for (int i = 0; i < 4 && s == AN_OK; i++) {
-        const json_t *said = json_object_get(f->config, keys[i]);
-        if (!said || json_is_null(said)) said = json_object_get(f->special_map, keys[i]);
-        if (said && !json_is_null(said) && !decoder) s = add_token(v, said, -1, true, &m, err);
-    }
-    an_lm_matcher_close(&m);
-    return s;
-}
-
-/* ---------------------------------------------------------------- opening */
-
-static an_status read_files(an_vocab *v, const folder *f, an_error *err)
-{
-    char *whole = an_asprintf("%s/tokenizer.json", f->dir);
-    char *vocab = an_asprintf("%s/vocab.json", f->dir);
-    char *merges = an_asprintf("%s/merges.txt", f->dir);
-    an_status s;
-    if (!whole || !vocab || !merges) {
-        s = an_fail(err, AN_NO_MEMORY, "out of memory for a path");
-    } else if (an_is_file(whole)) {
-        s = read_tokenizer_json(v, whole, err);
-    } else if (an_is_file(vocab) && an_is_file(merges)) {
-        s = read_gpt2_files(v, f, vocab, merges, err);
-        if (s == AN_OK) s = add_config_tokens(v, f, err);
-    } else {
-        s = an_fail(err, AN_NOT_FOUND,
-                    "%s: neither tokenizer.json nor vocab.json with merges.txt (a tokenizer.model "
-                    "alone is not read: save the tokenizer as tokenizer.json)",
-                    f->dir);
-    }
-    free(whole);
-    free(vocab);
-    free(merges);
-    return s;
-}
-
-an_status an_vocab_open_dir(const char *dir, an_vocab **out, an_error *err)
-{
-    *out = NULL;
-    folder f = {.dir = dir};
-    an_vocab *v = an_lm_new(err);
-    if (!v) return AN_NO_MEMORY;
-    an_status s = read_optional(dir, "tokenizer_config.json", &f.config, err);
-    if (s == AN_OK) s = read_optional(dir, "special_tokens_map.json", &f.special_map, err);
-    if (s == AN_OK) s = read_optional(dir, "added_tokens.json", &f.added, err);
-    if (s == AN_OK) s = read_files(v, &f, err);
-    if (s == AN_OK) {
-        read_named_tokens(v, &f);
-        an_lm_know_tokens(v);
-        s = an_lm_finish(v, err);
-    }
-    json_decref(f.config);
-    json_decref(f.special_map);
-    json_decref(f.added);
-    if (s != AN_OK) {
-        an_vocab_free(v);
-        return s;
-    }
-    *out = v;
-    return AN_OK;
 }

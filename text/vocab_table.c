@@ -292,8 +292,17 @@ static an_status fill_pieces(an_vocab *v, an_error *err)
     return AN_OK;
 }
 
+/* A token may become special after it was added: by its name, by a config. */
+static void mark_added(const an_vocab *v, lm_added_set *set)
+{
+    for (size_t i = 0; i < set->n; i++)
+        set->items[i].special = v->tokens[set->items[i].id].flags & LM_SPECIAL;
+}
+
 an_status an_lm_finish(an_vocab *v, an_error *err)
 {
+    mark_added(v, &v->raw);
+    mark_added(v, &v->normalized);
     an_lm_added_sort(&v->raw);
     an_lm_added_sort(&v->normalized);
     mark_plain(v);

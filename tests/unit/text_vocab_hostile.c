@@ -326,6 +326,22 @@ TEST(folders)
     check_encodes(v, "ab<end>", AN_PARSE_SPECIAL, (int32_t[]){2, 3, -1});
     check_encodes(v, "ab", AN_ADD_SPECIAL, (int32_t[]){2, -1});
     an_vocab_free(v);
+    write_file("tokenizer_config.json", "{\"eos_token\":\"<end>\",\"add_eos_token\":true}");
+    REQUIRE(an_vocab_open_dir(dir, &v, &e) == AN_OK);
+    CHECK(an_vocab_adds_eos(v) && !an_vocab_adds_bos(v));
+    check_encodes(v, "ab", AN_ADD_SPECIAL, (int32_t[]){2, 3, -1});
+    check_encodes(v, "ab", 0, (int32_t[]){2, -1});
+    an_vocab_free(v);
+    remove_files();
+    write_file("tokenizer.json", SMALL(",\"added_tokens\":[{\"id\":9,\"content\":\"<end>\"}]"));
+    write_file("tokenizer_config.json", "{\"eos_token\":\"<end>\"}"); /* makes it special */
+    REQUIRE(an_vocab_open_dir(dir, &v, &e) == AN_OK);
+    CHECK(an_vocab_eos(v) == 9 && an_vocab_is_special(v, 9));
+    check_encodes(v, "ab<end>", AN_PARSE_SPECIAL, (int32_t[]){2, 9, -1});
+    check_encodes(v, "ab<end>", 0, (int32_t[]){2, -1});
+    an_vocab_free(v);
+    remove_files();
+    write_file("vocab.json", "{\"a\":0}");
     write_file("merges.txt", "a b c\n");
     CHECK(an_vocab_open_dir(dir, &v, &e) == AN_INVALID && strstr(e.message, "merges.txt"));
     write_file("tokenizer_config.json", "[]");
