@@ -1,5 +1,5 @@
 # The kernels room: dispatch and the plain-C reference, and the CPU filling. Files whose name ends
-# in _avx2, _avx512 or _amx are compiled for that instruction set and only entered after cpuid said
+# in _avx2, _avx512, _vnni or _amx are compiled for that instruction set and only entered after cpuid said
 # so; everything else is x86-64-v2, so that the binary starts anywhere.
 file(GLOB AN_KERNEL_SRCS CONFIGURE_DEPENDS kernels/*.c kernels/ref/*.c kernels/cpu/*.c
      kernels/bench/*.c)
@@ -22,6 +22,9 @@ foreach(src ${AN_KERNEL_SRCS})
   elseif(src MATCHES "_avx512\\.c$")
     set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
       "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mprefer-vector-width=512")
+  elseif(src MATCHES "_vnni\\.c$")
+    set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
+      "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mprefer-vector-width=512")
   elseif(src MATCHES "_amx\\.c$")
     set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
       "-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mamx-tile;-mamx-bf16;-mprefer-vector-width=512")

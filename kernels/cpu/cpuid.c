@@ -42,7 +42,18 @@ an_isa an_cpu_detect(void)
     if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)) return AN_ISA_AVX512;
     return AN_ISA_AMX;
 }
+bool an_cpu_vnni(void)
+{
+    uint32_t a, b, c, d;
+    return an_cpu_detect() >= AN_ISA_AVX512 && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           all(c, 1u << 11);
+}
 #else
+bool an_cpu_vnni(void)
+{
+    return false;
+}
+
 an_isa an_cpu_detect(void)
 {
     return AN_ISA_GENERIC;

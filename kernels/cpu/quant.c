@@ -2,9 +2,11 @@
  * then tasks of a few rows and outputs run panel by panel, each panel for all rows of the task
  * while it is in the cache, so that a tick reads the weights once. */
 #include "quant.h"
+#include "cpuid.h"
 
 const an_quant_kernel *an_quant_kernel_of(an_isa isa)
 {
+    if (isa >= AN_ISA_AVX512 && an_quant_vnni.panel && an_cpu_vnni()) return &an_quant_vnni;
     return isa >= AN_ISA_AVX2 && an_quant_avx2.panel ? &an_quant_avx2 : &an_quant_generic;
 }
 
@@ -48,7 +50,8 @@ static size_t scratch_each(void)
 static void choose_grid(quant_job *q, int threads)
 {
     const an_gemm_job *j = q->gemm;
-    const int64_t k = j->w->k, halves = j->n_out == j->w->n ? 1 : 2, lanes = AN_QUANT_LANES;
+    const int64_t k = j->w->k, halves = j->n_out == j->w->n ? 1 : 2,
+                  lanes = AN_QUANT_LANES * q->w->kernel->panels;
     q->height = max64(AN_QUANT_ROWS, ROWS_BYTES / k / AN_QUANT_ROWS * AN_QUANT_ROWS);
     q->height = min64(min64(q->height, 512), j->m);
     q->rows = ceil_div(j->m, q->height);
@@ -77,16 +80,19 @@ static void columns(const quant_job *q, int64_t m0, int64_t m1, int64_t c0, int6
                        (size_t)(to - from) * sizeof *out);
             continue;
         }
-        for (int64_t c = from / 8 * 8; c < to; c += 8) {
-            const uint8_t *panel = p->data + c / 8 * p->stride;
-            const int64_t a = max64(c, from), b = min64(c + 8, to);
-            float lanes[AN_QUANT_ROWS * AN_QUANT_LANES];
+        const int64_t step = AN_QUANT_LANES * q->w->kernel->panels;
+        for (int64_t c = from / step * step; c < to; c += step) {
+            const uint8_t *panel = p->data + c / AN_QUANT_LANES * p->stride;
+            const int64_t a = max64(c, from), b = min64(c + step, to);
+            /* the last panel may have no neighbour */
+            const int64_t stride = c + AN_QUANT_LANES < p->n ? p->stride : 0;
+            float lanes[AN_QUANT_ROWS * AN_QUANT_LANES * 2];
             for (int64_t m = m0; m < m1;) {
                 const an_quant_tile t = an_quant_tile_at(q->gemm->m, m);
-                q->w->kernel->panel(p->format, t.rows, panel, blocks,
+                q->w->kernel->panel(p->format, t.rows, panel, stride, blocks,
                                     q->x + t.first * blocks * AN_QUANT_X, lanes);
                 for (int r = 0; r < t.rows; r++)
-                    memcpy(out + (m + r - m0) * ld + (a - from), lanes + 8 * r + (a - c),
+                    memcpy(out + (m + r - m0) * ld + (a - from), lanes + step * r + (a - c),
                            (size_t)(b - a) * sizeof *out);
                 m += t.rows;
             }

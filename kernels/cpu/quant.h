@@ -2,9 +2,8 @@
  *
  *     quant.c         what to run: activations to 8 bits, the grid of tasks, the epilogue
  *     quant_pack.c    weights from a file's blocks into panels, once at load
- *     quant_impl.h    one panel against a few rows, for vectors of 32 bytes
- *     quant_ISA.c     the same compiled for an instruction set; quant_generic.c in plain C
- *     quant_check.c   the self-test
+ *     quant_ISA.c     a panel against a few rows, for an instruction set; quant_generic.c in plain
+ * C quant_check.c   the self-test
  *
  * A panel is 8 rows of the matrix (8 outputs), all of k, in the order in which they are read: for
  * each 32 values of k a head (scales) and a body (numbers). In the body the 32 bits of lane r
@@ -95,13 +94,15 @@ static inline an_quant_tile an_quant_tile_at(int64_t rows, int64_t m)
 /* One instruction set. */
 typedef struct an_quant_kernel {
     const char *name;
+    int panels; /* neighbours that it takes at a time: 1 or 2 */
     /* Row r of a tile of `rows` rows: k values (F32 or BF16) into the tile. */
     void (*round)(const void *x, an_dtype dtype, int64_t k, int rows, int r, void *tile);
-    /* out[r][8] = the panel times the tile's rows 0..rows-1 (1, 2, 4 or 8), k / 32 blocks. */
-    void (*panel)(an_dtype format, int rows, const void *panel, int64_t blocks, const void *tile,
-                  float *out);
+    /* out[r][8 * panels] = the panels, `stride` bytes apart, times the tile's rows 0..rows-1 (1, 2,
+     * 4 or 8), k / 32 blocks. */
+    void (*panel)(an_dtype format, int rows, const void *panel, int64_t stride, int64_t blocks,
+                  const void *tile, float *out);
 } an_quant_kernel;
-extern const an_quant_kernel an_quant_generic, an_quant_avx2;
+extern const an_quant_kernel an_quant_generic, an_quant_avx2, an_quant_vnni;
 const an_quant_kernel *an_quant_kernel_of(an_isa isa);
 
 /* A run of outputs with one format. */

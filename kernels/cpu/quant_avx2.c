@@ -342,16 +342,17 @@ INLINE void run_panel_of(const an_dtype f, const int M, const uint8_t *p, int64_
     X(Q4_1) X(Q5_0) X(Q5_1) X(Q8_0) X(Q2_K) X(Q3_K) X(Q4_K) X(Q5_K) X(Q6_K) X(IQ4_NL) X(IQ4_XS)
 EACH_FORMAT(PANEL_OF)
 
-static void run_panel(an_dtype format, int rows, const void *panel, int64_t blocks,
+static void run_panel(an_dtype format, int rows, const void *panel, int64_t stride, int64_t blocks,
                       const void *tile, float *out)
 {
+    (void)stride;
     static void (*const fns[])(int, const uint8_t *, int64_t, const char *, float *) = {
 #define ENTRY(f) [AN_##f] = panel_##f,
         EACH_FORMAT(ENTRY)};
     fns[format](rows, panel, blocks, tile, out);
 }
 
-const an_quant_kernel an_quant_avx2 = {"avx2", round_row, run_panel};
+const an_quant_kernel an_quant_avx2 = {"avx2", 1, round_row, run_panel};
 #else
 const an_quant_kernel an_quant_avx2; /* another processor */
 #endif

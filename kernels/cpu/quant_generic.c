@@ -118,9 +118,10 @@ static float add_block(an_dtype format, const block *b, int r, const char *x, in
     return acc;
 }
 
-static void run_panel(an_dtype format, int rows, const void *panel, int64_t blocks,
+static void run_panel(an_dtype format, int rows, const void *panel, int64_t stride, int64_t blocks,
                       const void *tile, float *out)
 {
+    (void)stride;
     const an_quant_layout l = an_quant_layout_of(format);
     const uint8_t *p = panel, *super = NULL;
     const char *x = tile;
@@ -141,4 +142,4 @@ static void run_panel(an_dtype format, int rows, const void *panel, int64_t bloc
     }
 }
 
-const an_quant_kernel an_quant_generic = {"generic", round_row, run_panel};
+const an_quant_kernel an_quant_generic = {"generic", 1, round_row, run_panel};
