@@ -225,7 +225,10 @@ an_status an_slot_vocab(an_engine *e, an_slot *s, const an_vocab **out, an_error
     }
     an_status st = t->vocab_error.status;
     *out = t->vocab;
-    if (st && err) *err = t->vocab_error;
+    if (st && err) {
+        *err = t->vocab_error;
+        snprintf(err->param, sizeof err->param, "model");
+    }
     pthread_mutex_unlock(&e->tok_lock);
     return st;
 }

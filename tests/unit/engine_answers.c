@@ -494,6 +494,36 @@ TEST(vocab_and_template)
     CHECK_STR(err.param, "model");
 }
 
+/* A tokenizer that cannot be read: the model is refused with the reason, others are served. */
+TEST(a_broken_tokenizer_is_named)
+{
+    char path[1200], aside[1200];
+    snprintf(path, sizeof path, "%s/babble/tokenizer.json", models);
+    snprintf(aside, sizeof aside, "%s/babble.json", models);
+    REQUIRE(rename(path, aside) == 0);
+    FILE *f = fopen(path, "w");
+    REQUIRE(f);
+    fprintf(f, "{\"model\": {\"type\": \"BPE\", \"vocab\": 7}}");
+    fclose(f);
+    an_engine *e = help_engine(models, "f32", NULL);
+    REQUIRE(e);
+    while (!an_engine_ready(e)) usleep(1000);
+    forced one = {0};
+    force(&one, "ab", 5);
+    an_job *j = NULL;
+    an_error err = {0};
+    CHECK(an_engine_submit_text(e, &one.r, &j, &err) == AN_NOT_FOUND);
+    CHECK_MSG(strstr(err.message, "tokenizer of 'babble'"), "%s", err.message);
+    CHECK_STR(err.param, "model");
+    one.r.model = "llama";
+    j = NULL;
+    CHECK(an_engine_submit_text(e, &one.r, &j, &err) == AN_OK);
+    if (j) CHECK(help_wait(j).state == AN_JOB_DONE);
+    an_job_unref(j);
+    an_engine_free(e);
+    CHECK(rename(aside, path) == 0);
+}
+
 /* max_tokens 0: as many as fit. */
 TEST(to_the_end_of_the_context)
 {
