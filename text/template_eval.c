@@ -271,11 +271,11 @@ static bool eval_condition(tm_run *r, const tm_node *n, tm_val *out)
 
 /* ---------------------------------------------------------------- attributes and items */
 
-static bool bound_method(tm_run *r, const tm_val *obj, int id, tm_val *out)
+static bool bound_method(tm_run *r, const tm_val *obj, const tm_method_entry *entry, tm_val *out)
 {
     tm_method *m = tm_alloc(r, sizeof *m);
     if (!m) return false;
-    *m = (tm_method){*obj, id};
+    *m = (tm_method){*obj, entry};
     *out = (tm_val){.kind = TM_METHOD, .method = m};
     return true;
 }
@@ -283,8 +283,8 @@ static bool bound_method(tm_run *r, const tm_val *obj, int id, tm_val *out)
 bool tm_getattr(tm_run *r, const tm_val *obj, const tm_val *name, tm_val *out)
 {
     if (obj->kind == TM_UNDEF) return tm_fail_undefined(r, obj);
-    int id = tm_find_method(obj, name);
-    if (id >= 0) return bound_method(r, obj, id, out);
+    const tm_method_entry *method = tm_find_method(obj, name);
+    if (method) return bound_method(r, obj, method, out);
     if (obj->kind == TM_DICT || obj->kind == TM_NAMESPACE) {
         tm_val *found;
         if (!tm_dict_find(r, obj->dict, name, &found)) return false;

@@ -80,9 +80,17 @@ struct tm_val {
     };
 };
 
+typedef struct tm_args tm_args;
+typedef struct tm_method_entry {
+    tm_kind of;
+    const char *name;
+    size_t max_args;
+    bool (*fn)(tm_run *r, const tm_val *self, const tm_args *a, tm_val *out);
+} tm_method_entry;
+
 struct tm_method {
     tm_val self;
-    int id; /* of template_method.c */
+    const tm_method_entry *entry;
 };
 
 struct tm_cycle {
@@ -91,11 +99,11 @@ struct tm_cycle {
 };
 
 /* Arguments of a call, filter or test, evaluated. */
-typedef struct tm_args {
+struct tm_args {
     tm_val *pos;
     size_t n;
     tm_dict *kw; /* NULL = none */
-} tm_args;
+};
 
 static inline tm_val tm_none(void)
 {
@@ -401,7 +409,8 @@ bool tm_filter(tm_run *r, const tm_val *name, const tm_val *in, const tm_args *a
 bool tm_test(tm_run *r, const tm_val *name, const tm_val *in, const tm_args *a, bool *out);
 int tm_find_global(const tm_val *name); /* -1 = none */
 bool tm_call_global(tm_run *r, int id, const tm_args *a, tm_val *out);
-int tm_find_method(const tm_val *self, const tm_val *name); /* -1 = none */
+const tm_method_entry *tm_find_method(const tm_val *self, const tm_val *name); /* NULL = none */
+extern const tm_method_entry tm_string_methods[]; /* template_strmethod.c; ends with a NULL name */
 bool tm_call_method(tm_run *r, const tm_method *m, const tm_args *a, tm_val *out);
 bool tm_format_percent(tm_run *r, const tm_val *fmt, const tm_val *arg, tm_val *out);
 
