@@ -141,11 +141,13 @@ static inline size_t allow(const g_trie *t, size_t from, size_t to, uint8_t *bit
     return to - from;
 }
 
-/* Sets the bits of all tokens that can be read from here; the count of them. */
+/* Sets the bits of all tokens that can be read from here; the count of them. The loop is what a
+ * mask costs: it reads each node once, and tables that fit the first caches. */
 static size_t walk_trie(const an_matcher *m, g_states *s, uint8_t *bits)
 {
     const g_trie *t = m->trie;
-    const an_grammar *g = m->g;
+    const uint16_t *ascii = m->g->ascii;
+    const size_t classes = m->g->n_classes;
     int32_t states[G_MAX_TOKEN + 1]; /* after that many bytes */
     partial parts[G_MAX_TOKEN + 1];
     size_t count = 0;
@@ -153,27 +155,31 @@ static size_t walk_trie(const an_matcher *m, g_states *s, uint8_t *bits)
     parts[0] = m->part;
     for (size_t i = 0; i < t->n_nodes;) {
         const g_trie_node *n = &t->nodes[i];
-        int32_t from = states[n->depth], to = from;
-        partial part = parts[n->depth];
-        bool whole = part.need == 0; /* no character is unfinished here */
+        size_t depth = n->depth;
+        int32_t from = states[depth], to = from;
+        bool whole = parts[depth].need == 0; /* no character is unfinished here */
         if (n->byte < 0x80 && whole) {
-            to = g_next(s, from, g->ascii[n->byte]);
+            to = s->next[(size_t)from * classes + ascii[n->byte]];
+            if (to == G_UNKNOWN) to = g_states_step(s, from, ascii[n->byte]);
             if (to < 0) {
                 i = n->skip;
                 continue;
             }
-        } else if (!step_byte(s, n->byte, &to, &part)) {
-            i = n->skip;
-            continue;
+            parts[depth + 1].need = 0;
+        } else {
+            parts[depth + 1] = parts[depth];
+            if (!step_byte(s, n->byte, &to, &parts[depth + 1])) {
+                i = n->skip;
+                continue;
+            }
         }
-        if (whole && to == from && !(n->kinds & ~g_states_stays(s, from))) {
+        if (to == from && whole && !(n->kinds & ~g_states_stays(s, from))) {
             count += allow(t, n->first, t->nodes[n->skip].first, bits);
             i = n->skip;
             continue;
         }
-        states[n->depth + 1] = to;
-        parts[n->depth + 1] = part;
-        count += allow(t, n->first, n[1].first, bits);
+        states[depth + 1] = to;
+        if (n[1].first > n->first) count += allow(t, n->first, n[1].first, bits);
         i++;
     }
     return count;
