@@ -142,6 +142,7 @@ struct an_vocab {
     lm_steps normalizers, splitters, decoders;
     int32_t *before, *after; /* ids that AN_ADD_SPECIAL puts around a text */
     size_t n_before, n_after;
+    int32_t unknown; /* what the model puts for what it lacks; -1: nothing */
     int32_t bos, eos, unk, pad, fim[3];
 };
 

@@ -30,7 +30,7 @@ static bool has_bytes(const an_vocab *v, const char *text, size_t len)
 an_status an_lm_push_unknown(lm_encoder *e, const char *text, size_t len)
 {
     const an_vocab *v = e->v;
-    if (!has_bytes(v, text, len)) return v->unk >= 0 ? an_lm_push(e, v->unk) : AN_OK;
+    if (!has_bytes(v, text, len)) return v->unknown >= 0 ? an_lm_push(e, v->unknown) : AN_OK;
     an_status s = AN_OK;
     for (size_t i = 0; i < len && s == AN_OK; i++)
         s = an_lm_push(e, v->byte_id[(unsigned char)text[i]]);
@@ -170,17 +170,17 @@ static void add_chars(lm_encoder *e, const char *word, size_t len)
             continue;
         }
         if (id >= 0 || !v->fuse_unknown) {
-            if (unknown_len > 0) add_symbol(e, v->unk, unknown_at, unknown_len);
+            if (unknown_len > 0) add_symbol(e, v->unknown, unknown_at, unknown_len);
             unknown_len = 0;
         }
         if (id >= 0) {
             add_symbol(e, id, at, n);
-        } else if (v->unk >= 0) {
+        } else if (v->unknown >= 0) {
             if (unknown_len == 0) unknown_at = at;
             unknown_len += n;
         }
     }
-    if (unknown_len > 0) add_symbol(e, v->unk, unknown_at, unknown_len);
+    if (unknown_len > 0) add_symbol(e, v->unknown, unknown_at, unknown_len);
 }
 
 static an_status encode_spm(lm_encoder *e, const char *word, size_t len)

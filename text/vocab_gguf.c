@@ -277,6 +277,9 @@ static void read_ids(an_vocab *v, const json_t *m)
     v->eos = id_of(v, m, "eos_token_id", o[1]);
     v->unk = id_of(v, m, "unknown_token_id", o[2]);
     v->pad = id_of(v, m, "padding_token_id", o[3]);
+    /* Byte-level BPE drops a byte that the vocabulary lacks: its "unknown" is often <|endoftext|>,
+     * which has no business in the middle of a prompt. */
+    v->unknown = v->kind == LM_BPE ? -1 : v->unk;
     static const char *const fim[3][2] = {{"fim_pre_token_id", "prefix_token_id"},
                                           {"fim_suf_token_id", "suffix_token_id"},
                                           {"fim_mid_token_id", "middle_token_id"}};

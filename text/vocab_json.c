@@ -12,7 +12,7 @@ an_vocab *an_lm_new(an_error *err)
         v->word_prefix = an_strdup("");
         v->subword_prefix = an_strdup("");
         v->word_suffix = an_strdup("");
-        v->bos = v->eos = v->unk = v->pad = v->fim[0] = v->fim[1] = v->fim[2] = -1;
+        v->unknown = v->bos = v->eos = v->unk = v->pad = v->fim[0] = v->fim[1] = v->fim[2] = -1;
         v->max_word_chars = 100;
     }
     if (!v || !v->word_prefix || !v->subword_prefix || !v->word_suffix) {
@@ -127,7 +127,7 @@ static an_status read_unknown(an_vocab *v, const json_t *model, an_error *err)
 {
     const json_t *text = json_object_get(model, "unk_token");
     if (!json_is_string(text)) return AN_OK;
-    v->unk = an_lm_find(v, json_string_value(text), json_string_length(text));
+    v->unk = v->unknown = an_lm_find(v, json_string_value(text), json_string_length(text));
     if (v->unk >= 0 || v->kind == LM_BPE) return AN_OK;
     return an_fail(err, AN_INVALID, "unk_token '%.60s' is not in the vocabulary",
                    json_string_value(text));
@@ -163,7 +163,7 @@ static an_status read_unigram(an_vocab *v, const json_t *model, size_t more, an_
     if (id < 0 || id >= v->n_ids)
         return an_fail(err, AN_INVALID, "unk_id is %lld, the vocabulary has %d tokens",
                        (long long)id, v->n_ids);
-    v->unk = (int32_t)id;
+    v->unk = v->unknown = (int32_t)id;
     return AN_OK;
 }
 

@@ -50,7 +50,7 @@ static void search(const an_vocab *v, const char *word, size_t len, lm_best *bes
             const lm_token *t = &v->tokens[id];
             if (t->len != k + 1) continue;
             double score = t->flags & LM_FREE_SCORE ? 0 : t->score;
-            challenge(&best[at + k + 1], at, id == v->unk ? -1 : id, best[at].score + score);
+            challenge(&best[at + k + 1], at, id == v->unknown ? -1 : id, best[at].score + score);
             single = single || k + 1 == n;
         }
         if (!single) challenge(&best[at + n], at, -1, best[at].score + v->unknown_score);

@@ -339,12 +339,13 @@ TEST(unigram_makes_no_special_of_text)
 
 TEST(gguf_types)
 {
-    json_t *metadata = json_pack(
-        "{s:s,s:s,s:[s,s,s,s,s,s,s,s],s:[i,i,i,i,i,i,i,i],s:[s],s:i,s:b}", "tokenizer.ggml.model",
-        "gpt2", "tokenizer.ggml.pre", "gpt-2", "tokenizer.ggml.tokens", "a", "b", "ab", "<user>",
-        "<ctl>", "<|fim_prefix|>", "<|eot_id|>", "<", "tokenizer.ggml.token_type", 1, 1, 1, 4, 3, 3,
-        1, 1, "tokenizer.ggml.merges", "a b", "tokenizer.ggml.eos_token_id", 4,
-        "tokenizer.ggml.add_bos_token", 0);
+    json_t *metadata =
+        json_pack("{s:s,s:s,s:[s,s,s,s,s,s,s,s],s:[i,i,i,i,i,i,i,i],s:[s],s:i,s:i,s:b}",
+                  "tokenizer.ggml.model", "gpt2", "tokenizer.ggml.pre", "gpt-2",
+                  "tokenizer.ggml.tokens", "a", "b", "ab", "<user>", "<ctl>", "<|fim_prefix|>",
+                  "<|eot_id|>", "<", "tokenizer.ggml.token_type", 1, 1, 1, 4, 3, 3, 1, 1,
+                  "tokenizer.ggml.merges", "a b", "tokenizer.ggml.eos_token_id", 4,
+                  "tokenizer.ggml.unknown_token_id", 6, "tokenizer.ggml.add_bos_token", 0);
     an_vocab *v = open_metadata(metadata);
     int32_t *ids;
     size_t n;
@@ -352,7 +353,8 @@ TEST(gguf_types)
     REQUIRE(v);
     static const char text[] = "ab<user><ctl>";
     CHECK(an_vocab_encode(v, text, sizeof text - 1, 0, &ids, &n, &e) == AN_OK);
-    CHECK(n == 3 && ids[0] == 2 && ids[1] == 3 && ids[2] == 7); /* "ctl>" has no tokens */
+    CHECK(n == 3 && ids[0] == 2 && ids[1] == 3 &&
+          ids[2] == 7); /* "ctl>" has no tokens: nothing, not <|eot_id|> */
     free(ids);
     CHECK(an_vocab_encode(v, text, sizeof text - 1, AN_PARSE_SPECIAL, &ids, &n, &e) == AN_OK);
     CHECK(n == 3 && ids[2] == 4);
