@@ -282,11 +282,48 @@ static an_status variables(const text_ask *a, const an_template *t, json_t **out
     return AN_OK;
 }
 
+/* Messages and tools are lists of objects: a role lies at depth 1 of a list. */
+static json_t *guard_variables(guards *g, json_t *vars)
+{
+    const char *key;
+    json_t *v, *safe = json_object();
+    bool ok = safe != NULL;
+    json_object_foreach(vars, key, v)
+    {
+        bool list = json_is_array(v);
+        json_t *copy = list ? json_array() : guard_value(g, v, 2);
+        for (size_t i = 0; list && i < json_array_size(v); i++)
+            ok &= json_array_append_new(copy, guard_value(g, json_array_get(v, i), 1)) == 0;
+        ok &= json_object_set_new(safe, key, copy) == 0;
+    }
+    if (ok) return safe;
+    json_decref(safe);
+    return NULL;
+}
+
+/* All that the template gets, guarded; new reference. */
+static an_status safe_variables(text_ask *a, const an_template *t, guards *g, json_t **out,
+                                an_error *err)
+{
+    json_t *vars = NULL;
+    an_status s = variables(a, t, &vars, err);
+    if (s == AN_OK && !choose_guards(g, vars))
+        s = an_fail_param(err, AN_INVALID, "messages",
+                          "messages: too many characters of Unicode's private plane 16");
+    if (s == AN_OK) {
+        g->set = set_of(a->vocab);
+        *out = g->set ? guard_variables(g, vars) : NULL;
+        if (!*out) s = an_fail(err, AN_NO_MEMORY, "out of memory");
+    }
+    json_decref(vars);
+    return s;
+}
+
 static an_status render(text_ask *a, guards *g, an_buf *out, an_error *err)
 {
     const an_template *t = NULL;
     const char *bos = NULL, *eos = NULL;
-    json_t *vars = NULL, *safe = NULL;
+    json_t *vars = NULL;
     an_buf_init(out, (size_t)64 << 20);
     if (!a->vocab)
         return an_fail_param(err, AN_INVALID, "model",
@@ -298,42 +335,18 @@ static an_status render(text_ask *a, guards *g, an_buf *out, an_error *err)
         return an_fail_param(err, AN_INVALID, "model",
                              "model '%s' has no chat template; /v1/completions takes plain text",
                              a->model);
-    if (s == AN_OK) s = variables(a, t, &vars, err);
-    if (s == AN_OK && !choose_guards(g, vars))
-        s = an_fail_param(err, AN_INVALID, "messages",
-                          "messages: too many characters of Unicode's private plane 16");
-    g->set = s == AN_OK ? set_of(a->vocab) : NULL;
-    if (s == AN_OK && !g->set) s = an_fail(err, AN_NO_MEMORY, "out of memory");
-    if (s == AN_OK) {
-        /* messages and tools are lists of objects: a role lies at depth 1 of a list */
-        const char *key;
-        json_t *v;
-        safe = json_object();
-        json_object_foreach(vars, key, v)
-        {
-            bool list = json_is_array(v);
-            json_t *copy = list ? json_array() : guard_value(g, v, 2);
-            for (size_t i = 0; list && copy && i < json_array_size(v); i++)
-                if (json_array_append_new(copy, guard_value(g, json_array_get(v, i), 1)) != 0) {
-                    json_decref(copy);
-                    copy = NULL;
-                }
-            if (json_object_set_new(safe, key, copy) != 0) s = AN_NO_MEMORY;
-        }
-        if (s != AN_OK) an_fail(err, s, "out of memory");
-    }
-    if (s == AN_OK) {
-        json_object_set_new(safe, "add_generation_prompt", json_boolean(a->generation_prompt));
-        json_object_set_new(safe, "bos_token", json_string(bos ? bos : ""));
-        json_object_set_new(safe, "eos_token", json_string(eos ? eos : ""));
-        s = an_template_render(t, safe, an_unix_s(), out, err);
-        if (s == AN_INVALID || s == AN_TOO_LARGE) { /* whatever it was, the messages made it so */
-            an_fail_prefix(err, s, "chat template");
-            snprintf(err->param, sizeof err->param, "messages");
-        }
-    }
+    if (s == AN_OK) s = safe_variables(a, t, g, &vars, err);
+    if (s != AN_OK) return s;
+    json_object_set_new(vars, "add_generation_prompt", json_boolean(a->generation_prompt));
+    json_object_set_new(vars, "bos_token", json_string(bos ? bos : ""));
+    json_object_set_new(vars, "eos_token", json_string(eos ? eos : ""));
+    s = an_template_render(t, vars, an_unix_s(), out, err);
     json_decref(vars);
-    json_decref(safe);
+    if (s == AN_INVALID || s == AN_TOO_LARGE) { /* whatever it was, the messages made it so */
+        err->status = AN_INVALID;
+        s = an_fail_prefix(err, AN_INVALID, "chat template");
+        snprintf(err->param, sizeof err->param, "messages");
+    }
     return s;
 }
 
