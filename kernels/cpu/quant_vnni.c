@@ -92,10 +92,6 @@ INLINE vfloats to_floats(vints v)
 {
     return __builtin_convertvector(v, vfloats);
 }
-INLINE vints all_ints(int v)
-{
-    return (vints){0} + v;
-}
 INLINE vfloats all_floats(float v)
 {
     return v - (vfloats){0};
