@@ -5,9 +5,6 @@
 
 #include <stdlib.h>
 
-#define GPT2_WORDS                                                                                 \
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-
 /* ---------------------------------------------------------------- words */
 
 void an_lm_words_init(lm_words *w)

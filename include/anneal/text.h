@@ -94,7 +94,8 @@ an_status an_vocab_encode(const an_vocab *v, const char *text, size_t len, int f
 /* The bytes that token `id` stands for in the middle of a text (a space of SentencePiece's included);
  * special tokens give nothing unless `special`. Borrowed. Not always whole UTF-8 characters. */
 const char *an_vocab_piece(const an_vocab *v, int32_t id, bool special, size_t *len);
-/* The text of ids as the tokenizer decodes it (SentencePiece drops the first space). */
+/* The text of ids as the tokenizer decodes it (SentencePiece drops the first space). Valid UTF-8,
+ * appended to out. AN_INVALID for an id outside the vocabulary; a hole in it decodes to nothing. */
 an_status an_vocab_decode(const an_vocab *v, const int32_t *ids, size_t count, bool special,
                           an_buf *out, an_error *err);
 
@@ -102,7 +103,8 @@ an_status an_vocab_decode(const an_vocab *v, const int32_t *ids, size_t count, b
  * what can never become one turns to U+FFFD. */
 typedef struct an_detok {
     const an_vocab *v;
-    bool special, first;
+    bool special;
+    bool first; /* the next token begins the text; false where it goes on from a prompt */
     unsigned char held[8];
     int n_held;
 } an_detok;
