@@ -106,6 +106,7 @@ class Models(unittest.TestCase):
         self.assertEqual(s.output().count(': unloaded'), 3, s.output())
         self.assertEqual(s.stop(), 0)
 
+    @unittest.skipIf(SLOW, 'SKIP: hundreds of pictures take too long under a sanitizer')
     def test_caches_make_way(self):
         """A size that fits an idle server fits one whose caches are full, too."""
         s = Server('--models', os.path.join(ROOT, 'weights', 'demo'), '--dtype', 'f32', '--memory', '90M')
