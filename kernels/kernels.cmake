@@ -20,7 +20,9 @@ if(ANNEAL_SANITIZE)
   set(AN_WIDE -O1) # gcc takes minutes for these at -O2; sanitizer machines rarely run them at all
 endif()
 foreach(src ${AN_KERNEL_SRCS})
-  if(src MATCHES "_avx2\\.c$")
+  if(src MATCHES "quant_avx2\\.c$")
+    set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS "${AN_WIDE};-mavx2;-mfma;-mf16c")
+  elseif(src MATCHES "_avx2\\.c$")
     set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c")
   elseif(src MATCHES "_avx512\\.c$")
     set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS

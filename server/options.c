@@ -285,7 +285,8 @@ an_status an_options_parse(an_options *o, int argc, char **argv, bool *help, an_
         char name[64];
         env_name(t, name, sizeof name);
         const char *value = getenv(name);
-        if (s == AN_OK && value && *value) {
+        /* Empty is unset, but for the key: `API_KEY=$UNSET` must not open the server. */
+        if (s == AN_OK && value && (*value || strcmp(t->flag, "--api-key") == 0)) {
             s = set_option(o, t, value, err);
             if (s != AN_OK) return an_fail_prefix(err, s, "environment %s", name);
         }

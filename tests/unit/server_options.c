@@ -57,6 +57,11 @@ TEST(flags_and_environment)
     CHECK(strstr(err.message, "ANNEAL_MAX_QUEUE") && strstr(err.message, "many"));
     an_options_free(&o);
     unsetenv("ANNEAL_MAX_QUEUE");
+    setenv("ANNEAL_API_KEY", "", 1); /* a key that did not arrive is not "no key" */
+    CHECK(parse(&o, &err, ARGS("--port", "1")) == AN_INVALID);
+    CHECK(strstr(err.message, "ANNEAL_API_KEY") != NULL);
+    an_options_free(&o);
+    unsetenv("ANNEAL_API_KEY");
     unsetenv("ANNEAL_PORT");
     unsetenv("ANNEAL_MODELS");
     unsetenv("ANNEAL_HOST");
