@@ -122,16 +122,16 @@ class Models(unittest.TestCase):
         self.assertEqual(s.stop(), 0)
 
     def test_waiting_uploads_are_bounded(self):
-        s = Server('--models', os.path.join(ROOT, 'weights', 'demo'), '--max-result-bytes', '2M')
-        png = base64.b64encode(s.images(prompt='owl', steps=1, size='512x512')[0]).decode()
-        first = s.post('/v1/jobs', dict(prompt='owl', kind='image', steps=150, n=8, size='256x256', priority=10))[1]['id']
+        s = Server('--models', os.path.join(ROOT, 'weights', 'demo'), '--max-result-bytes', '120K')
+        png = base64.b64encode(s.images(prompt='owl', steps=1, size='128x128')[0]).decode()
+        first = s.post('/v1/jobs', dict(prompt='owl', kind='image', steps=150, n=8, priority=10))[1]['id']
         seen, lock = [], threading.Lock()
 
         def encode():
             answer = s.post('/v1/latents', dict(image=png))[0]
             with lock:
                 seen.append(answer)
-        threads = [threading.Thread(target=encode) for _ in range(6)]  # 768 KiB of pixels each
+        threads = [threading.Thread(target=encode) for _ in range(5)]  # 48 KiB of pixels each
         for t in threads:
             t.start()
         until = time.time() + patience(20)
