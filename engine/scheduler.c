@@ -304,7 +304,6 @@ static bool tick(an_engine *e)
     an_jobs_notify(e);            /* watchers hear of both before the device is busy */
     if (!choose(e)) {             /* model, stage, rows */
         an_engine_count_pages(e); /* of those that were cancelled */
-        an_engine_count_pages(e);
         an_jobs_notify(e);
         return wait_for_work(e);
     }
