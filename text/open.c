@@ -5,6 +5,7 @@
  * transformers keeps: with `added_tokens_decoder` in tokenizer_config.json that file alone counts;
  * without it special_tokens_map.json overrides it. (SD2 pads with "!" in its map and with
  * <|endoftext|> in its config; the map is right.) */
+#include "optional_json.h"
 #include "tokenizer.h"
 
 #include <jansson.h>
@@ -188,14 +189,14 @@ typedef struct folder {
     json_t *tokenizer;   /* tokenizer.json */
 } folder;
 
-/* NULL when the file is absent. */
-static an_status read_optional(const char *dir, const char *name, json_t **out, an_error *err)
+an_status an_read_optional_json(const char *dir, const char *name, size_t max, json_t **out,
+                                an_error *err)
 {
     *out = NULL;
     char *path = an_asprintf("%s/%s", dir, name);
     if (!path) return an_fail(err, AN_NO_MEMORY, "out of memory for a path");
     an_status s = AN_OK;
-    if (an_is_file(path)) s = an_json_read_file(path, MAX_CONFIG_FILE, out, err);
+    if (an_is_file(path)) s = an_json_read_file(path, max, out, err);
     if (s == AN_OK && *out && !json_is_object(*out))
         s = an_fail(err, AN_INVALID, "%s: not a JSON object", path);
     free(path);
@@ -362,9 +363,13 @@ static an_status read_folder(an_tokenizer *t, const char *dir, an_error *err)
 {
     folder f = {.dir = dir};
     an_status s = read_model_files(t, &f, err);
-    if (s == AN_OK) s = read_optional(dir, "tokenizer_config.json", &f.config, err);
-    if (s == AN_OK) s = read_optional(dir, "special_tokens_map.json", &f.special_map, err);
-    if (s == AN_OK) s = read_optional(dir, "added_tokens.json", &f.added_json, err);
+    if (s == AN_OK)
+        s = an_read_optional_json(dir, "tokenizer_config.json", MAX_CONFIG_FILE, &f.config, err);
+    if (s == AN_OK)
+        s = an_read_optional_json(dir, "special_tokens_map.json", MAX_CONFIG_FILE, &f.special_map,
+                                  err);
+    if (s == AN_OK)
+        s = an_read_optional_json(dir, "added_tokens.json", MAX_CONFIG_FILE, &f.added_json, err);
     if (s == AN_OK) {
         s = read_specials(t, &f, err);
         if (s != AN_OK) an_fail_prefix(err, s, "%s", dir);

@@ -1,6 +1,7 @@
 /* vocab_folder.c: the vocabulary of a Hugging Face folder: tokenizer.json, or vocab.json with
  * merges.txt (GPT-2's layout). tokenizer_config.json and special_tokens_map.json say which tokens
  * are BOS, EOS and so on. */
+#include "optional_json.h"
 #include "vocab_open.h"
 
 #include <jansson.h>
@@ -21,19 +22,6 @@ typedef struct folder {
     const char *dir;
     json_t *config, *special_map, *added;
 } folder;
-
-static an_status read_optional(const char *dir, const char *name, json_t **out, an_error *err)
-{
-    *out = NULL;
-    char *path = an_asprintf("%s/%s", dir, name);
-    if (!path) return an_fail(err, AN_NO_MEMORY, "out of memory for a path");
-    an_status s = AN_OK;
-    if (an_is_file(path)) s = an_json_read_file(path, MAX_CONFIG, out, err);
-    if (s == AN_OK && *out && !json_is_object(*out))
-        s = an_fail(err, AN_INVALID, "%s: not a JSON object", path);
-    free(path);
-    return s;
-}
 
 /* "eos_token" and its like: tokenizer_config.json, else special_tokens_map.json, else a name. */
 static int32_t named_token(const an_vocab *v, const folder *f, const char *key,
@@ -221,9 +209,10 @@ an_status an_vocab_open_dir(const char *dir, an_vocab **out, an_error *err)
     folder f = {.dir = dir};
     an_vocab *v = an_lm_new(err);
     if (!v) return AN_NO_MEMORY;
-    an_status s = read_optional(dir, "tokenizer_config.json", &f.config, err);
-    if (s == AN_OK) s = read_optional(dir, "special_tokens_map.json", &f.special_map, err);
-    if (s == AN_OK) s = read_optional(dir, "added_tokens.json", &f.added, err);
+    an_status s = an_read_optional_json(dir, "tokenizer_config.json", MAX_CONFIG, &f.config, err);
+    if (s == AN_OK)
+        s = an_read_optional_json(dir, "special_tokens_map.json", MAX_CONFIG, &f.special_map, err);
+    if (s == AN_OK) s = an_read_optional_json(dir, "added_tokens.json", MAX_CONFIG, &f.added, err);
     if (s == AN_OK) s = read_files(v, &f, err);
     for (int i = 0; i < 4 && s == AN_OK; i++) s = make_special(v, &f, keys[i], err);
     if (s == AN_OK) {
