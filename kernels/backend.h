@@ -8,6 +8,20 @@
 
 typedef struct an_backend {
     const char *name;
+    /* A device with memory of its own. All of these are NULL where device memory is the host's:
+     * nobody above ops.h can tell. None is called for a counting lane. */
+    an_status (*open)(an_device *d, const char *which, an_error *err); /* description, d->gpu */
+    void (*close)(an_device *d);
+    an_status (*enter)(an_device *d, an_error *err); /* before ops: this thread's device is d */
+    an_status (*alloc)(an_device *d, size_t bytes, void **out, an_error *err);
+    size_t (*free)(an_device *d, void *p); /* how many bytes it had */
+    an_status (*write)(an_device *d, void *device_dst, const void *host_src, size_t bytes,
+                       an_error *err);                 /* outside of lanes; done at return */
+    an_status (*lane_open)(an_lane *l, an_error *err); /* the arena is there already */
+    void (*lane_close)(an_lane *l);
+    an_status (*upload)(an_lane *l, void *device_dst, const void *host_src, size_t bytes);
+    an_status (*download)(an_lane *l, void *host_dst, const void *device_src, size_t bytes);
+    an_status (*sync)(an_lane *l); /* also latches what kernels raised on the way */
     /* packing and freeing; parts as in ops.h, w[i] already checked to be [n_i, k] (or one 4-D) */
     an_status (*weight_linear)(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                                const an_tensor *const *bias, an_weight *out, an_error *err);
@@ -69,12 +83,14 @@ struct an_device {
     an_pool *pool; /* threads of this device; the calling thread works too */
     an_isa isa;    /* chosen at open: min(cpuid, cap) */
     bool onednn;   /* GEMM and convolution through oneDNN */
+    void *gpu;     /* kernels/cuda's part, or NULL */
     char description[256];
     _Atomic size_t bytes_live;
 };
 
 struct an_lane {
     an_device *device;
+    void *gpu; /* kernels/cuda's part, or NULL */
     bool counting;
     char *arena;
     size_t size, used, peak;
