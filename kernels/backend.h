@@ -21,7 +21,8 @@ typedef struct an_backend {
     void (*lane_close)(an_lane *l);
     an_status (*upload)(an_lane *l, void *device_dst, const void *host_src, size_t bytes);
     an_status (*download)(an_lane *l, void *host_dst, const void *device_src, size_t bytes);
-    an_status (*sync)(an_lane *l); /* also latches what kernels raised on the way */
+    /* Waits (always, or only if a kernel may have raised a flag), then latches what they raised. */
+    an_status (*sync)(an_lane *l, bool always);
     /* packing and freeing; parts as in ops.h, w[i] already checked to be [n_i, k] (or one 4-D) */
     an_status (*weight_linear)(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                                const an_tensor *const *bias, an_weight *out, an_error *err);
@@ -67,8 +68,20 @@ typedef struct an_backend {
     an_status (*image_in)(an_lane *l, const an_tensor *x, const an_tensor *y);
 } an_backend;
 
-extern const an_backend an_backend_ref; /* kernels/ref/ref.c: plain C, serial, the oracle */
-extern const an_backend an_backend_cpu; /* kernels/cpu/cpu.c: the table; functions in its files */
+extern const an_backend an_backend_ref;  /* kernels/ref/ref.c: plain C, serial, the oracle */
+extern const an_backend an_backend_cpu;  /* kernels/cpu/cpu.c: the table; functions in its files */
+extern const an_backend an_backend_simt; /* kernels/cuda/backend.c, on the CPU by kernels/simt */
+#ifdef AN_CUDA
+extern const an_backend an_backend_cuda; /* the same on a GPU */
+#endif
+static inline const an_backend *an_backend_gpu(void) /* NULL: this build has none */
+{
+#ifdef AN_CUDA
+    return &an_backend_cuda;
+#else
+    return NULL;
+#endif
+}
 
 /* Instruction sets a CPU kernel may use, each containing those before it. */
 typedef enum an_isa {
@@ -80,11 +93,12 @@ typedef enum an_isa {
 
 struct an_device {
     const an_backend *backend;
-    an_pool *pool; /* threads of this device; the calling thread works too */
-    an_isa isa;    /* chosen at open: min(cpuid, cap) */
-    bool onednn;   /* GEMM and convolution through oneDNN */
-    void *gpu;     /* kernels/cuda's part, or NULL */
-    char description[256];
+    an_pool *pool;       /* threads of this device; the calling thread works too */
+    an_isa isa;          /* chosen at open: min(cpuid, cap) */
+    bool onednn;         /* GEMM and convolution through oneDNN */
+    void *gpu;           /* kernels/cuda's part, or NULL */
+    size_t memory_bytes; /* of its own, 0 = the host's */
+    char description[512];
     _Atomic size_t bytes_live;
 };
 

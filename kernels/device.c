@@ -90,20 +90,40 @@ static bool is_auto(const char *s)
     return !s || !*s || strcmp(s, "auto") == 0;
 }
 
+/* Whether name is `kind`, alone or with a number after a colon: "cuda", "cuda:1". */
+static bool names(const char *name, const char *kind)
+{
+    size_t n = strlen(kind);
+    return strncmp(name, kind, n) == 0 && (name[n] == '\0' || name[n] == ':');
+}
+
+/* What `name` asks for; under auto NULL: the GPU if there is one, else the CPU. */
 static an_status choose_backend(const char *name, const an_backend **out, an_error *err)
 {
-    if (is_auto(name) || strcmp(name, "cpu") == 0)
+    *out = NULL;
+    if (is_auto(name)) return AN_OK;
+    if (strcmp(name, "cpu") == 0)
         *out = &an_backend_cpu;
     else if (strcmp(name, "ref") == 0)
         *out = &an_backend_ref;
-    else if (strcmp(name, "cuda") == 0 || strcmp(name, "simt") == 0)
-        return an_fail_param(
-            err, AN_DEVICE, "device",
-            "device '%s': this build has no CUDA backend; there are auto, cpu, ref", name);
+    else if (strcmp(name, "simt") == 0)
+#ifdef AN_SIMT
+        *out = &an_backend_simt;
+#else
+        *out = NULL;
+#endif
+    else if (names(name, "cuda"))
+        *out = an_backend_gpu();
     else
         return an_fail_param(err, AN_INVALID, "device",
-                             "unknown device '%s': there are auto, cpu, ref", name);
-    return AN_OK;
+                             "unknown device '%s': there are auto, cpu, cuda, cuda:1 and so on, "
+                             "simt, ref",
+                             name);
+    if (*out) return AN_OK;
+    return an_fail_param(err, AN_DEVICE, "device",
+                         "device '%s': this build has no CUDA backend (ANNEAL_CUDA=on builds one); "
+                         "there are auto, cpu, simt, ref",
+                         name);
 }
 
 /* Whether the kernels of a set compute right here, found out once in the life of the process. */
@@ -159,53 +179,92 @@ static an_status choose_gemm(const char *name, bool *onednn, an_error *err)
 #endif
 }
 
+/* An empty device of a backend, with threads for the host's part of the work. */
+static an_status device_new(const an_backend *backend, int threads, an_device **out, an_error *err)
+{
+    an_device *d = calloc(1, sizeof *d);
+    if (!d) return an_fail(err, AN_NO_MEMORY, "no memory for a device");
+    d->backend = backend;
+    an_status s = an_pool_new(threads, &d->pool, err);
+    if (s)
+        free(d);
+    else
+        *out = d;
+    return s;
+}
+
+/* A device with memory of its own. */
+static an_status open_gpu(const an_backend *backend, const char *name, int threads, an_device **out,
+                          an_error *err)
+{
+    an_device *d;
+    an_status s = device_new(backend, threads, &d, err);
+    if (s) return s;
+    s = backend->open(d, name, err);
+    if (s) {
+        an_pool_free(d->pool);
+        free(d);
+        return s;
+    }
+    *out = d;
+    return AN_OK;
+}
+
+typedef struct cpu_choice {
+    an_isa isa;
+    bool onednn;
+    const char *isa_why, *threads_why;
+    const char *no_gpu; /* why auto came to the CPU */
+} cpu_choice;
+
+static an_status open_cpu(const an_backend *backend, const cpu_choice *c, int threads,
+                          an_device **out, an_error *err)
+{
+    const bool ref = backend == &an_backend_ref;
+    an_device *d;
+    an_status s = device_new(backend, ref ? 1 : threads, &d, err);
+    if (s) return s;
+    d->isa = ref ? AN_ISA_GENERIC : c->isa;
+    d->onednn = !ref && c->onednn;
+    if (ref)
+        snprintf(d->description, sizeof d->description, "ref: plain C, serial, the oracle");
+    else
+        snprintf(d->description, sizeof d->description,
+                 "cpu: %d thread%s (%s), %s (%s), GEMM and convolution by %s%s%s", threads,
+                 threads == 1 ? "" : "s", c->threads_why, an_isa_name(c->isa), c->isa_why,
+                 c->onednn ? "oneDNN" : "own kernels", *c->no_gpu ? "; no GPU: " : "", c->no_gpu);
+    *out = d;
+    return AN_OK;
+}
+
 an_status an_device_open(const an_device_options *o, an_device **out, an_error *err)
 {
     static const an_device_options defaults = {0};
     if (!o) o = &defaults;
     *out = NULL;
     const an_backend *backend = NULL;
-    an_isa isa = AN_ISA_GENERIC;
-    const char *isa_why = "", *threads_why = "as asked";
-    bool onednn = false;
+    cpu_choice c = {.threads_why = "as asked", .no_gpu = ""};
     an_status s = choose_backend(o->device, &backend, err);
-    if (!s) s = choose_isa(o->isa, &isa, &isa_why, err);
-    if (!s) s = choose_gemm(o->gemm, &onednn, err);
+    if (!s) s = choose_isa(o->isa, &c.isa, &c.isa_why, err);
+    if (!s) s = choose_gemm(o->gemm, &c.onednn, err);
     if (s) return s;
     if (o->threads < 0 || o->threads > MAX_THREADS)
         return an_fail_param(err, AN_INVALID, "threads", "%d threads: 0 (automatic) to %d",
                              o->threads, MAX_THREADS);
-    int threads = o->threads ? o->threads : usable_threads(&threads_why);
-    bool ref = backend == &an_backend_ref;
-    if (ref) {
-        isa = AN_ISA_GENERIC;
-        onednn = false;
-        threads = 1;
-    }
-    an_device *d = calloc(1, sizeof *d);
-    if (!d) return an_fail(err, AN_NO_MEMORY, "no memory for a device");
-    d->backend = backend;
-    d->isa = isa;
-    d->onednn = onednn;
-    s = an_pool_new(threads, &d->pool, err);
-    if (s) {
-        free(d);
-        return s;
-    }
-    if (ref)
-        snprintf(d->description, sizeof d->description, "ref: plain C, serial, the oracle");
-    else
-        snprintf(d->description, sizeof d->description,
-                 "cpu: %d thread%s (%s), %s (%s), GEMM and convolution by %s", threads,
-                 threads == 1 ? "" : "s", threads_why, an_isa_name(isa), isa_why,
-                 onednn ? "oneDNN" : "own kernels");
-    *out = d;
-    return AN_OK;
+    int threads = o->threads ? o->threads : usable_threads(&c.threads_why);
+    if (backend && backend->open) return open_gpu(backend, o->device, threads, out, err);
+    if (backend) return open_cpu(backend, &c, threads, out, err);
+    an_error why = {0};
+    if (!an_backend_gpu()) return open_cpu(&an_backend_cpu, &c, threads, out, err);
+    if (open_gpu(an_backend_gpu(), "cuda", threads, out, &why) == AN_OK) return AN_OK;
+    c.no_gpu = why.message;
+    return open_cpu(&an_backend_cpu, &c, threads, out, err);
 }
 
 void an_device_close(an_device *d)
 {
     if (!d) return;
+    if (d->backend->close) d->backend->close(d);
     an_pool_free(d->pool);
     free(d);
 }
@@ -227,7 +286,12 @@ int an_device_threads(const an_device *d)
 
 an_dtype an_device_best_dtype(const an_device *d)
 {
-    return d->isa >= AN_ISA_AMX ? AN_BF16 : AN_F32;
+    return d->backend->open || d->isa >= AN_ISA_AMX ? AN_BF16 : AN_F32;
+}
+
+size_t an_device_memory_bytes(const an_device *d)
+{
+    return d->memory_bytes;
 }
 
 /* ---------------------------------------------------------------- memory */
@@ -238,6 +302,11 @@ an_dtype an_device_best_dtype(const an_device *d)
 an_status an_device_alloc(an_device *d, size_t bytes, void **out, an_error *err)
 {
     *out = NULL;
+    if (d->backend->alloc) {
+        an_status s = d->backend->alloc(d, bytes, out, err);
+        if (!s) d->bytes_live += bytes;
+        return s;
+    }
     size_t total;
     void *p = NULL;
     if (!an_add_size(bytes, 2 * HEAD - 1, &total) || total > PTRDIFF_MAX ||
@@ -253,6 +322,10 @@ an_status an_device_alloc(an_device *d, size_t bytes, void **out, an_error *err)
 void an_device_free(an_device *d, void *p)
 {
     if (!p) return;
+    if (d->backend->free) {
+        d->bytes_live -= d->backend->free(d, p);
+        return;
+    }
     char *base = (char *)p - HEAD;
     size_t bytes;
     memcpy(&bytes, base, sizeof bytes);
@@ -270,6 +343,29 @@ static bool floating(an_dtype t)
     return t == AN_F32 || t == AN_BF16 || t == AN_F16 || t == AN_F64;
 }
 
+/* Elements [0, count) of src, converted if their dtypes differ, to memory of the device's own: in
+ * pieces of whole blocks, since a table of embeddings may be gigabytes. */
+static an_status write_tensor(an_device *d, void *to, an_dtype dtype, const an_tensor *src,
+                              an_error *err)
+{
+    enum { PIECE = 1 << 20 };
+    const int64_t count = an_tensor_count(src);
+    if (dtype == src->dtype) return d->backend->write(d, to, src->data, an_tensor_bytes(src), err);
+    const size_t size = an_dtype_size(dtype);
+    void *piece = malloc((size_t)(count < PIECE ? count : PIECE) * size + 1);
+    if (!piece) return an_fail(err, AN_NO_MEMORY, "no memory to convert a tensor");
+    an_status s = AN_OK;
+    for (int64_t at = 0; at < count && !s; at += PIECE) {
+        const int64_t n = count - at < PIECE ? count - at : PIECE;
+        const size_t from =
+            (size_t)(at / an_dtype_block(src->dtype)) * an_dtype_block_bytes(src->dtype);
+        an_convert(piece, dtype, (const char *)src->data + from, src->dtype, n);
+        s = d->backend->write(d, (char *)to + (size_t)at * size, piece, (size_t)n * size, err);
+    }
+    free(piece);
+    return s;
+}
+
 an_status an_device_upload(an_device *d, const an_tensor *src, an_dtype dtype, an_tensor *out,
                            an_error *err)
 {
@@ -284,6 +380,15 @@ an_status an_device_upload(an_device *d, const an_tensor *src, an_dtype dtype, a
     void *p;
     an_status s = an_device_alloc(d, an_tensor_bytes(out), &p, err);
     if (s) return s;
+    if (d->backend->write) {
+        s = write_tensor(d, p, dtype, src, err);
+        if (s) {
+            an_device_free(d, p);
+            return s;
+        }
+        out->data = p;
+        return AN_OK;
+    }
     out->data = p;
     if (convert)
         an_convert(p, dtype, src->data, src->dtype, an_tensor_count(src));
@@ -335,9 +440,9 @@ an_status an_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_t
     for (int i = 0; i < n_parts; i++) {
         const an_tensor *t = w[i];
         char shape[128];
-        if (t->ndim != 2 || !(floating(t->dtype) || an_dtype_is_quant(t->dtype)) ||
-            t->dim[0] < 1 || t->dim[1] < 1 || t->dim[1] != w[0]->dim[1] ||
-            t->dim[1] % an_dtype_block(t->dtype) || !t->data)
+        if (t->ndim != 2 || !(floating(t->dtype) || an_dtype_is_quant(t->dtype)) || t->dim[0] < 1 ||
+            t->dim[1] < 1 || t->dim[1] != w[0]->dim[1] || t->dim[1] % an_dtype_block(t->dtype) ||
+            !t->data)
             return an_fail(err, AN_INVALID,
                            "matrix %d of %d has shape %s and dtype %s, expected [n,%lld] floating "
                            "or whole blocks",

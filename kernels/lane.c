@@ -23,6 +23,12 @@ static an_status lane_new(an_device *d, size_t bytes, bool counting, an_lane **o
         }
         l->arena = arena;
     }
+    an_status s = d->backend->lane_open && !counting ? d->backend->lane_open(l, err) : AN_OK;
+    if (s) {
+        an_device_free(d, l->arena);
+        free(l);
+        return s;
+    }
     *out = l;
     return AN_OK;
 }
@@ -40,6 +46,7 @@ an_status an_lane_open_counting(an_device *d, an_lane **out, an_error *err)
 void an_lane_close(an_lane *l)
 {
     if (!l) return;
+    if (l->device->backend->lane_close && !l->counting) l->device->backend->lane_close(l);
     an_device_free(l->device, l->arena);
     free(l);
 }
@@ -54,8 +61,18 @@ an_device *an_lane_device(const an_lane *l)
     return l->device;
 }
 
+/* Latches what kernels raised; waits for them if asked. */
+static void settle(an_lane *l, bool always)
+{
+    const an_backend *b = l->device->backend;
+    if (!b->sync || l->counting) return;
+    an_status s = b->sync(l, always);
+    if (s) an_lane_fail(l, s, "waiting failed (%s)", an_status_name(s));
+}
+
 an_status an_lane_status(an_lane *l, an_error *err)
 {
+    settle(l, false);
     an_status s = l->error.status;
     if (s && err) *err = l->error;
     l->error = (an_error){.status = AN_OK};
@@ -152,6 +169,7 @@ double an_lane_flops(const an_lane *l)
 
 void an_lane_reset(an_lane *l)
 {
+    settle(l, false);
     l->used = l->peak = 0;
     l->flops = 0;
     l->error = (an_error){.status = AN_OK};
@@ -160,28 +178,40 @@ void an_lane_reset(an_lane *l)
 
 /* ---------------------------------------------------------------- order and copies */
 
-/* On the CPU an op is done when its call returns. */
 void an_lane_sync(an_lane *l)
 {
-    (void)l;
+    settle(l, true); /* on the CPU an op is done when its call returns */
 }
 
-static void host_copy(an_lane *l, void *dst, const void *src, size_t bytes)
+/* A copy that is to be done: the lane computes, nothing failed, both ends are there. */
+static bool copying(an_lane *l, const void *dst, const void *src, size_t bytes)
 {
-    if (l->error.status || l->counting || bytes == 0) return;
-    if (!dst || !src) {
-        an_lane_fail(l, AN_INTERNAL, "copy of %zu bytes %s NULL", bytes, dst ? "from" : "to");
-        return;
-    }
-    memcpy(dst, src, bytes);
+    if (l->error.status || l->counting || bytes == 0) return false;
+    if (dst && src) return true;
+    an_lane_fail(l, AN_INTERNAL, "copy of %zu bytes %s NULL", bytes, dst ? "from" : "to");
+    return false;
 }
 
 void an_upload(an_lane *l, void *device_dst, const void *host_src, size_t bytes)
 {
-    host_copy(l, device_dst, host_src, bytes);
+    if (!copying(l, device_dst, host_src, bytes)) return;
+    an_status (*upload)(an_lane *, void *, const void *, size_t) = l->device->backend->upload;
+    an_status s = AN_OK;
+    if (upload)
+        s = upload(l, device_dst, host_src, bytes);
+    else
+        memcpy(device_dst, host_src, bytes);
+    if (s) an_lane_fail(l, s, "upload of %zu bytes failed", bytes);
 }
 
 void an_download(an_lane *l, void *host_dst, const void *device_src, size_t bytes)
 {
-    host_copy(l, host_dst, device_src, bytes);
+    if (!copying(l, host_dst, device_src, bytes)) return;
+    an_status (*download)(an_lane *, void *, const void *, size_t) = l->device->backend->download;
+    an_status s = AN_OK;
+    if (download)
+        s = download(l, host_dst, device_src, bytes);
+    else
+        memcpy(host_dst, device_src, bytes);
+    if (s) an_lane_fail(l, s, "download of %zu bytes failed", bytes);
 }

@@ -93,10 +93,19 @@ static inline void finish(an_lane *l, size_t mark, an_status s, const char *op)
     if (s) an_lane_fail(l, s, "%s failed (%s)", op, an_status_name(s));
 }
 
+/* A process may have several GPUs, a thread works on one of them at a time. */
+static inline an_status enter(an_lane *l)
+{
+    const an_backend *b = l->device->backend;
+    return b->enter && !l->counting ? b->enter(l->device, &l->error) : AN_OK;
+}
+
 #define CALL(l, fn, ...)                                                                           \
     do {                                                                                           \
         size_t mark_ = an_lane_mark(l);                                                            \
-        finish((l), mark_, (l)->device->backend->fn((l), __VA_ARGS__), #fn);                       \
+        an_status s_ = enter(l);                                                                   \
+        if (!s_) s_ = (l)->device->backend->fn((l), __VA_ARGS__);                                  \
+        finish((l), mark_, s_, #fn);                                                               \
     } while (0)
 
 static inline bool known_act(an_lane *l, const char *op, an_act act, bool allow_gated)

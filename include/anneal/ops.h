@@ -1,6 +1,6 @@
 /* ops.h: the one op table. Above it: models, which are lists of these calls. Below it: fillings for
- * the CPU (kernels/cpu), the plain-C reference (kernels/ref), later CUDA. Shapes are checked once,
- * in kernels/ops.c, for all of them.
+ * GPUs (kernels/cuda), the CPU (kernels/cpu) and the plain-C reference (kernels/ref). Shapes are
+ * checked once, in kernels/ops.c, for all of them.
  *
  * Every op takes its lane first: an ordered stream of work with its own scratch arena. An op that
  * fails latches its error in the lane and the ops after it do nothing, so that a network reads as a
@@ -19,7 +19,10 @@
 typedef struct an_device an_device;
 
 typedef struct an_device_options {
-    const char *device; /* "auto", "cpu", "ref" (plain C, the oracle); NULL = auto */
+    /* "auto" (a GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:1" (one GPU of several),
+     * "simt" (the GPU's kernels on the CPU, thread by thread: for tests), "ref" (plain C, the
+     * oracle); NULL = auto */
+    const char *device;
     const char *isa;    /* cap for the CPU: "auto", "generic", "avx2", "avx512", "amx"; NULL = auto */
     const char *gemm;   /* who does CPU GEMM and convolution: "auto", "own", "onednn"; NULL = auto */
     int threads;        /* 0 = one per core this process may use */
@@ -32,9 +35,11 @@ const char *an_device_description(const an_device *d); /* "cpu: 2 threads, avx2 
 int an_device_threads(const an_device *d);
 /* The storage dtype that "auto" means here: bf16 where the machine multiplies it natively. */
 an_dtype an_device_best_dtype(const an_device *d);
+/* All memory the device has of its own, 0 if it works in the host's. */
+size_t an_device_memory_bytes(const an_device *d);
 
 /* Device memory. On the CPU it is host memory, and the copies are memcpy; callers still go through
- * these, since other devices differ. 64-byte aligned. */
+ * these, since on other devices the host can neither read nor write it. 64-byte aligned. */
 an_status an_device_alloc(an_device *d, size_t bytes, void **out, an_error *err);
 void an_device_free(an_device *d, void *p);
 size_t an_device_bytes_live(const an_device *d); /* by an_device_alloc and weights, now */
@@ -72,10 +77,12 @@ void an_lane_release(an_lane *l, size_t mark);
 size_t an_lane_peak(const an_lane *l); /* bytes, since the last reset */
 double an_lane_flops(const an_lane *l); /* 2 x multiply-adds, since the last reset */
 void an_lane_reset(an_lane *l); /* empties the arena, peak, FLOPs and error */
-/* Waits until everything issued on the lane is done (a no-op on the CPU). */
+/* Waits until everything issued on the lane is done (a no-op on the CPU). What a kernel found on its
+ * way (a token id out of range, a NaN in a picture, a fault) is known then, or at an_lane_status. */
 void an_lane_sync(an_lane *l);
 
-/* Host <-> device, ordered with the lane's ops. Sizes in bytes. */
+/* Host <-> device, ordered with the lane's ops. Sizes in bytes. The source of an upload may be reused
+ * at return; a download waits for the lane and has the data at return. */
 void an_upload(an_lane *l, void *device_dst, const void *host_src, size_t bytes);
 void an_download(an_lane *l, void *host_dst, const void *device_src, size_t bytes);
 
@@ -180,7 +187,7 @@ void an_attention(an_lane *l, const an_attention_args *a);
 /* ---------------------------------------------------------------- small ones */
 
 /* y[r, t, :] = table[ids[r, t], :] + (pos ? pos[t, :] : 0). ids: device I32 [n, t]; ids out of range
- * latch AN_INVALID. table [v, c], pos [>= t, c]: any of F32/BF16. y [n, t, c]. */
+ * latch AN_INVALID, by the next an_lane_sync or an_lane_status at the latest. table [v, c], pos [>= t, c]: any of F32/BF16. y [n, t, c]. */
 void an_embedding(an_lane *l, const an_tensor *table, const an_tensor *pos, an_tensor ids, an_tensor y);
 /* Sinusoidal embedding of t (host array [n]); first half cos then sin when flip_sin_to_cos. As
  * diffusers' get_timestep_embedding(max_period 10000, scale). y [n, dim]. */
@@ -299,7 +306,8 @@ typedef struct an_step_row {
 void an_sampler_step(an_lane *l, const an_step_row *rows, int n);
 
 /* u8 [n, h, w, 3] from x [n, h, w, 3] in [-1, 1]: round_half_even(clamp(x/2 + 0.5) * 255). A NaN
- * becomes 0 and is counted in *n_nan (host int64, may be NULL). */
+ * becomes 0 and is counted in *n_nan (host int64, may be NULL), which is written by the next
+ * an_lane_sync or an_lane_status at the latest. */
 void an_image_out(an_lane *l, an_tensor x, an_tensor y_u8, int64_t *n_nan);
 /* x_u8 [n, h, w, 3] to y [n, h, w, 3] = x / 127.5 - 1. */
 void an_image_in(an_lane *l, an_tensor x_u8, an_tensor y);

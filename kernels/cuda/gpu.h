@@ -44,12 +44,11 @@ enum {
     GPU_ACT_SWIGLU
 };
 
-/* What kernels of a lane have to tell the host: read at an_lane_sync. */
+/* What kernels of a lane have to tell the host: read at an_lane_sync, all zero before. */
 #define GPU_NAN_SLOTS 64
-#define GPU_NO_ID     UINT64_MAX
 typedef struct gpu_flags {
-    uint64_t bad_id;             /* first token id out of range: place << 32 | id; or GPU_NO_ID */
-    uint64_t nan[GPU_NAN_SLOTS]; /* NaN met by image_out, a slot a call */
+    unsigned long long bad_id; /* ~(place << 32 | id) of the first token id out of range */
+    unsigned long long nan[GPU_NAN_SLOTS]; /* NaN met by image_out, a slot a call */
 } gpu_flags;
 
 /* ---------------------------------------------------------------- small ops
@@ -60,6 +59,62 @@ typedef struct gpu_flags {
 enum { GPU_MAP_SCALE = 16, GPU_MAP_SOFTCAP };
 int GPU(map)(int op, float factor, const void *x, int tx, void *y, int ty, int64_t n, gpu_stream s);
 int GPU(add)(const void *a, const void *b, void *y, int type, int64_t n, gpu_stream s);
+
+/* ---------------------------------------------------------------- gemm.cu, conv.cu: products */
+
+/* A packed weight, [n][pitch] elements of dtype, pitch a multiple of 128 bytes. A row of a matrix
+ * has its k values, then zeros; a row of a convolution has (ky, kx, channel), channels padded with
+ * zeros to 16 bytes. */
+typedef struct gpu_matrix {
+    const void *w;
+    int dtype; /* GPU_F32: plain FMA; GPU_BF16: tensor cores */
+    int n;
+    int pitch; /* elements */
+} gpu_matrix;
+
+/* What becomes of the sums, y[m, j] = act(sum + bias[j] + row_bias[m / row_pixels, j]) +
+ * residual[m, j]. For the gated activations y has n/2 columns, j and n/2 + j of the weight. */
+typedef struct gpu_out {
+    const float *bias;    /* [n], zeros for none */
+    const void *row_bias; /* [., n] or NULL */
+    int row_bias_dtype, row_pixels;
+    const void *residual; /* as y, or NULL; may be y */
+    void *y;
+    int y_dtype;
+    int ld;  /* elements between rows of y and of residual */
+    int act; /* an_act */
+} gpu_out;
+
+/* Which tile a launcher takes; 0: it chooses. A tile changes no bit, only the speed: tests force
+ * each. F32 has the two in the middle. */
+enum { GPU_TILE_AUTO, GPU_TILE_16x32, GPU_TILE_64x32, GPU_TILE_64x64, GPU_TILE_128x128 };
+
+/* Rows of x times a matrix. With `range` (device, two ints) only rows range[0] .. range[1] - 1 are
+ * there; `rows` is then the most there can be. With `index` (device) row m of the product is row
+ * index[m] of x, else row m. */
+typedef struct gpu_gemm {
+    gpu_matrix w;
+    const void *x; /* [., k] */
+    int x_dtype;   /* another than the weight's is converted on the way, slowly */
+    int rows, k;
+    const int32_t *range, *index;
+    gpu_out out;
+    int tile;
+} gpu_gemm;
+int GPU(gemm)(const gpu_gemm *a, gpu_stream stream);
+
+/* NHWC pictures x [pictures, h, w, c], resized to up_h x up_w first (nearest; h and w if not), with
+ * a kh x kw filter. Output pixels are the rows of the product. */
+typedef struct gpu_conv {
+    gpu_matrix w;
+    const void *x;
+    int x_dtype;
+    int pictures, h, width, c, up_h, up_w, oh, ow;
+    int kh, kw, stride, pad_top, pad_left;
+    gpu_out out;
+    int tile;
+} gpu_conv;
+int GPU(conv)(const gpu_conv *a, gpu_stream stream);
 
 #ifdef __cplusplus
 }

@@ -157,6 +157,6 @@ void GPU(lane_close)(an_lane *l);
 an_status GPU(enter)(an_device *d, an_error *err);
 an_status GPU(upload)(an_lane *l, void *device_dst, const void *host_src, size_t bytes);
 an_status GPU(download)(an_lane *l, void *host_dst, const void *device_src, size_t bytes);
-an_status GPU(sync)(an_lane *l);
+an_status GPU(sync)(an_lane *l, bool always);
 
 #endif
