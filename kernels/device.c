@@ -197,7 +197,7 @@ static an_status device_new(const an_backend *backend, int threads, an_device **
 static an_status open_gpu(const an_backend *backend, const char *name, int threads, an_device **out,
                           an_error *err)
 {
-    an_device *d;
+    an_device *d = NULL; /* gcc does not see that device_new fills it */
     an_status s = device_new(backend, threads, &d, err);
     if (s) return s;
     s = backend->open(d, name, err);
@@ -221,7 +221,7 @@ static an_status open_cpu(const an_backend *backend, const cpu_choice *c, int th
                           an_device **out, an_error *err)
 {
     const bool ref = backend == &an_backend_ref;
-    an_device *d;
+    an_device *d = NULL; /* gcc does not see that device_new fills it */
     an_status s = device_new(backend, ref ? 1 : threads, &d, err);
     if (s) return s;
     d->isa = ref ? AN_ISA_GENERIC : c->isa;
