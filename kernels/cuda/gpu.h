@@ -11,6 +11,8 @@
 #ifndef ANNEAL_GPU_H
 #define ANNEAL_GPU_H
 
+#include "anneal/step.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -31,6 +33,22 @@ typedef struct CUstream_st *gpu_stream; /* cudaStream_t */
 /* Element types of activations, numbered as an_dtype. */
 enum { GPU_F32 = 0, GPU_BF16 = 1 };
 
+/* GGUF's block formats, numbered as an_dtype. */
+enum {
+    GPU_Q4_0 = 12,
+    GPU_Q4_1,
+    GPU_Q5_0,
+    GPU_Q5_1,
+    GPU_Q8_0,
+    GPU_Q2_K,
+    GPU_Q3_K,
+    GPU_Q4_K,
+    GPU_Q5_K,
+    GPU_Q6_K,
+    GPU_IQ4_NL,
+    GPU_IQ4_XS
+};
+
 /* Activations, numbered as an_act. */
 enum {
     GPU_ACT_NONE = 0,
@@ -43,6 +61,8 @@ enum {
     GPU_ACT_GEGLU_TANH,
     GPU_ACT_SWIGLU
 };
+
+#define GPU_BRANCHES 4 /* AN_MAX_BRANCHES */
 
 /* What kernels of a lane have to tell the host: read at an_lane_sync, all zero before. */
 #define GPU_NAN_SLOTS 64
@@ -59,6 +79,97 @@ typedef struct gpu_flags {
 enum { GPU_MAP_SCALE = 16, GPU_MAP_SOFTCAP };
 int GPU(map)(int op, float factor, const void *x, int tx, void *y, int ty, int64_t n, gpu_stream s);
 int GPU(add)(const void *a, const void *b, void *y, int type, int64_t n, gpu_stream s);
+
+/* Row r of y, `width` bytes at y + r * y_pitch, is row r * step + index[r] of x, at that times
+ * x_pitch. index: device, of index_bytes 4 or 8 each, or NULL (zeros). Sizes in bytes, even. */
+typedef struct gpu_move {
+    const void *x;
+    void *y;
+    int64_t rows, step, width, x_pitch, y_pitch;
+    const void *index;
+    int index_bytes;
+} gpu_move;
+int GPU(move_rows)(const gpu_move *a, gpu_stream s);
+
+/* y[i, :] = table[ids[i], :] + pos[i % period, :]. An id out of range raises bad_id, its row of y
+ * becomes zeros. */
+typedef struct gpu_embedding {
+    const void *table;
+    int table_type; /* or a block format, as in blocks.cuh */
+    int64_t vocabulary, c;
+    const void *pos; /* or NULL */
+    int pos_type;
+    const int32_t *ids;
+    int64_t tokens, period;
+    void *y;
+    int y_type;
+    gpu_flags *flags;
+} gpu_embedding;
+int GPU(embedding)(const gpu_embedding *a, gpu_stream s);
+
+/* t: device [rows]; y [rows, dim] */
+int GPU(timestep_embedding)(const float *t, bool flip, float shift, float scale, void *y, int type,
+                            int64_t rows, int64_t dim, gpu_stream s);
+
+/* y[r, :] = scale * x of row r */
+typedef struct gpu_latent {
+    const float *x;
+    float scale;
+} gpu_latent;
+int GPU(latent_in)(const gpu_latent *row, int64_t rows, int64_t count, void *y, int type,
+                   gpu_stream s);
+
+/* nan: counts, device, or NULL */
+int GPU(image_out)(const void *x, int type, uint8_t *y, int64_t n, unsigned long long *nan,
+                   gpu_stream s);
+int GPU(image_in)(const uint8_t *x, void *y, int type, int64_t n, gpu_stream s);
+
+/* x, y [rows, pixels, c]; a row is looked at in `chunks` chunks of `chunk` pixels. */
+typedef struct gpu_group_norm {
+    const void *x;
+    void *y;
+    int type;
+    int64_t rows, pixels, chunk;
+    int c, groups, chunks;
+    const float *gamma, *beta;
+    float eps;
+    bool silu;
+    double *partials; /* scratch [rows, chunks, groups, 2] */
+    float *params;    /* scratch [rows, 3, c] */
+} gpu_group_norm;
+int GPU(group_norm)(const gpu_group_norm *a, gpu_stream s);
+
+/* x, y [rows, c]; rms: no mean is taken away and beta is NULL */
+typedef struct gpu_row_norm {
+    const void *x;
+    void *y;
+    int type;
+    int64_t rows;
+    int c;
+    const float *gamma, *beta; /* beta may be NULL */
+    float eps;
+    bool rms;
+} gpu_row_norm;
+int GPU(row_norm)(const gpu_row_norm *a, gpu_stream s);
+
+/* What the whole of a row must be seen for. */
+typedef struct gpu_step_facts {
+    double rescale; /* factor of the guided prediction */
+    float top;      /* dynamic threshold */
+} gpu_step_facts;
+/* As an_step_row. */
+typedef struct gpu_step_row {
+    an_step step;
+    int64_t count;
+    int branches;
+    const float *pred[GPU_BRANCHES];
+    float weight[GPU_BRANCHES], rescale;
+    float *x, *saved, *d[AN_HISTORY];
+    const float *noise;
+} gpu_step_row;
+/* rows, facts: device [n]; most: the largest count; look: whether any row needs facts. */
+int GPU(sampler_step)(const gpu_step_row *rows, gpu_step_facts *facts, int n, int64_t most,
+                      bool look, gpu_stream s);
 
 /* ---------------------------------------------------------------- gemm.cu, conv.cu: products */
 
@@ -115,6 +226,23 @@ typedef struct gpu_conv {
     int tile;
 } gpu_conv;
 int GPU(conv)(const gpu_conv *a, gpu_stream stream);
+
+/* ---------------------------------------------------------------- attention
+ * attention.cu; host side: attention.c. */
+
+/* softmax(scale q k^T) v as an_attention_args describes it; pointers are of the device. */
+typedef struct gpu_attention {
+    const void *q, *k, *v;
+    void *y;                              /* [rows, q_len, heads * head_dim] */
+    int64_t q_stride, k_stride, v_stride; /* elements from token to token */
+    const int64_t *kv_start, *kv_lens; /* [rows]; or NULL: row r has kv_len keys from r * kv_len */
+    int64_t kv_len;
+    int rows, q_len, heads, head_dim;
+    int dtype; /* of q, k, v and y: GPU_F32 or GPU_BF16 */
+    float scale;
+    bool causal;
+} gpu_attention;
+int GPU(attention)(const gpu_attention *a, gpu_stream s);
 
 #ifdef __cplusplus
 }
