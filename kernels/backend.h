@@ -70,14 +70,14 @@ typedef struct an_backend {
 
 extern const an_backend an_backend_ref;  /* kernels/ref/ref.c: plain C, serial, the oracle */
 extern const an_backend an_backend_cpu;  /* kernels/cpu/cpu.c: the table; functions in its files */
-extern const an_backend an_backend_simt; /* kernels/cuda/backend.c, on the CPU by kernels/simt */
+extern const an_backend an_simt_backend; /* kernels/cuda/backend.c, on the CPU by kernels/simt */
 #ifdef AN_CUDA
-extern const an_backend an_backend_cuda; /* the same on a GPU */
+extern const an_backend an_cuda_backend; /* the same on a GPU */
 #endif
 static inline const an_backend *an_backend_gpu(void) /* NULL: this build has none */
 {
 #ifdef AN_CUDA
-    return &an_backend_cuda;
+    return &an_cuda_backend;
 #else
     return NULL;
 #endif

@@ -108,7 +108,7 @@ static an_status choose_backend(const char *name, const an_backend **out, an_err
         *out = &an_backend_ref;
     else if (strcmp(name, "simt") == 0)
 #ifdef AN_SIMT
-        *out = &an_backend_simt;
+        *out = &an_simt_backend;
 #else
         *out = NULL;
 #endif

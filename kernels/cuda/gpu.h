@@ -23,6 +23,13 @@
 #define GPU_JOIN2(a, b) a##b
 #define GPU_JOIN(a, b)  GPU_JOIN2(a, b)
 #define GPU(name)       GPU_JOIN(AN_GPU_PREFIX, name)
+/* 1 where the kernels run on the CPU, 0 on a GPU; and what users call the device. */
+#define GPU_IS_an_simt_   1
+#define GPU_IS_an_cuda_   0
+#define GPU_NAME_an_simt_ "simt"
+#define GPU_NAME_an_cuda_ "cuda"
+#define GPU_EMULATED      GPU_JOIN(GPU_IS_, AN_GPU_PREFIX)
+#define GPU_NAME          GPU_JOIN(GPU_NAME_, AN_GPU_PREFIX)
 
 #ifdef __cplusplus
 extern "C" {
@@ -227,8 +234,56 @@ typedef struct gpu_conv {
 } gpu_conv;
 int GPU(conv)(const gpu_conv *a, gpu_stream stream);
 
+/* ---------------------------------------------------------------- quant.cu: weights in blocks */
+
+/* A matrix [n, k] of one of GGUF's formats, its numbers moved so that a thread finds what it needs
+ * of four blocks of 32 (a group) in one 16-byte read. A panel is 8 rows; p is a panel, g a group, r
+ * a row of the panel, t = 0..3; values of k are counted from a block's first.
+ *   low    [p][g][r][t][4 blocks] words: low halves of bytes are values 4t + 0..3, high halves
+ *          16 + 4t + 0..3; with 8 bits: values 4t + 0..3
+ *   high   5 bits: [p][g][r][t][4 blocks] bytes, bit i is the fifth of value 4t + i (i < 4) or of
+ *          16 + 4t + i - 4; 6 bits: the same as pairs of bits in 16-bit units; 8 bits: words of
+ *          values 16 + 4t + 0..3
+ *   scale  [p][g][r][4 blocks]: f16 d, f16 m; or, if there is `super`, signed bytes: scales of the
+ *          two halves of the block, then factors of m
+ *   super  [p][pair of groups][r]: f16 d, f16 m of 256 values
+ * A block is worth: d * (sum over its halves of scale * (number - offset) * x) + m * (sum over its
+ * halves of factor * x). Past n and k everything is zero. */
+typedef struct gpu_blocks {
+    const uint32_t *low, *high, *scale, *super;
+    int bits;     /* 4, 5, 6, 8 */
+    bool halves;  /* the two scales differ */
+    bool minimum; /* there is an m */
+    int offset;
+    int n, groups;
+} gpu_blocks;
+
+/* Activations rounded to 8 bits, 32 values of k at a time (an_q8_round): a record a row and group,
+ * [rows][groups]. Past k everything is zero. */
+typedef struct gpu_record {
+    int8_t q[128];
+    float scale[4];
+    int16_t sum[4][2]; /* of q, by halves of a block */
+} gpu_record;
+int GPU(round)(const void *x, int dtype, int rows, int k, gpu_record *to, gpu_stream stream);
+
+/* y = act(x w^T + bias) + residual, as gpu_gemm. */
+typedef struct gpu_quant {
+    gpu_blocks w;
+    const gpu_record *x;
+    int rows;
+    const int32_t *range, *index;
+    gpu_out out;
+    int tile; /* GPU_TILE_16x32, GPU_TILE_64x64 or GPU_TILE_AUTO */
+} gpu_quant;
+int GPU(quant)(const gpu_quant *a, gpu_stream stream);
+
+/* The gated activations where value and gate were computed apart: sums [rows, n], bias in them. */
+int GPU(gate)(const float *sums, int n, int rows, const int32_t *range, const gpu_out *out,
+              gpu_stream stream);
+
 /* ---------------------------------------------------------------- attention
- * attention.cu; host side: attention.c. */
+ * attention.cu, paged.cu, rope.cu; host side: attention.c. */
 
 /* softmax(scale q k^T) v as an_attention_args describes it; pointers are of the device. */
 typedef struct gpu_attention {
@@ -243,6 +298,78 @@ typedef struct gpu_attention {
     bool causal;
 } gpu_attention;
 int GPU(attention)(const gpu_attention *a, gpu_stream s);
+
+/* paged.cu: keys and values k, v [blocks, kv_heads, GPU_KV_BLOCK, head_dim]. */
+#define GPU_KV_BLOCK 16 /* AN_KV_BLOCK */
+typedef struct gpu_kv_pool {
+    void *k, *v;
+    int dtype, kv_heads, head_dim;
+} gpu_kv_pool;
+
+/* Token `token` of k and v goes to place `at` of a block. */
+typedef struct gpu_kv_place {
+    int32_t token, block, at;
+} gpu_kv_place;
+typedef struct gpu_kv_write {
+    gpu_kv_pool pool;
+    const gpu_kv_place *place; /* device [places] */
+    int places;
+    const void *k, *v; /* [tokens, kv_heads * head_dim] with strides */
+    int64_t k_stride, v_stride;
+    int dtype;
+} gpu_kv_write;
+int GPU(kv_write)(const gpu_kv_write *a, gpu_stream s);
+
+/* Keys are taken in segments of so many, counted from position 0; each gives a state (outputs,
+ * largest score, sum), states are merged in order: what a query's bytes are made of, wherever the
+ * states were computed. */
+#define GPU_PAGED_SEGMENT 256
+#define GPU_PAGED_SMALL   16 /* queries of a small tile */
+static inline int GPU(paged_large)(int head_dim) { return head_dim <= 256 ? 64 : 32; }
+
+/* Some queries of a row. A kv head meets the `group` heads that share it, so for it a row has
+ * q_len * group queries, token by token: query i is head i % group of token i / group. */
+typedef struct gpu_paged_tile {
+    int32_t token;   /* the row's first, in q and y */
+    int32_t pos;     /* its position */
+    int32_t queries; /* of the row */
+    int32_t first;   /* query of the tile */
+    int32_t table;   /* where the row's blocks begin in `tables` */
+} gpu_paged_tile;
+
+typedef struct gpu_paged {
+    gpu_kv_pool pool;
+    const gpu_paged_tile *tile; /* device [tiles] */
+    int tiles;
+    bool small_tiles;      /* else large ones; both in f32 and mixed types: small ones only */
+    const int32_t *tables; /* device: blocks of rows, position p in entry p / GPU_KV_BLOCK */
+    const void *q;
+    int64_t q_stride;
+    void *y; /* [tokens, heads * head_dim] */
+    int heads, group;
+    int dtype; /* of q and y */
+    float scale, softcap;
+    int window; /* 0 = all */
+    /* wide == 0: a block does all of a tile's segments. Else segments round * wide .. of every tile,
+     * counted from its first, are blocks of their own, whose states are then merged into totals;
+     * where a tile's last is among them, y is written. */
+    int wide, round;
+    float *states; /* [tiles][kv_heads][wide][queries of a tile][head_dim + 2] */
+    float *totals; /* [tiles][kv_heads][queries of a tile][head_dim + 2] */
+} gpu_paged;
+int GPU(paged)(const gpu_paged *a, gpu_stream s);
+
+/* rope.cu; fields as in an_rope_args, pos and inv_freq on the device. */
+typedef struct gpu_rope {
+    void *x;
+    int64_t tokens, stride;
+    int dtype, heads, head_dim, rot_dim;
+    bool interleaved;
+    const int32_t *pos;
+    const float *inv_freq;
+    float mscale;
+} gpu_rope;
+int GPU(rope)(const gpu_rope *a, gpu_stream s);
 
 #ifdef __cplusplus
 }

@@ -33,6 +33,9 @@ typedef struct gpu_block { /* an allocation; its size cannot lie in front of it,
     size_t bytes;
 } gpu_block;
 
+#define GPU_COPY_HALF ((size_t)4 << 20) /* pinned memory comes in two of these, a device */
+#define GPU_RING_HALF ((size_t)1 << 20) /* and in two of these, a lane */
+
 /* an_device.gpu */
 typedef struct gpu_device {
     int index;      /* of the CUDA runtime */
@@ -52,7 +55,7 @@ typedef struct gpu_device {
 typedef struct gpu_lane {
     gpu_stream stream;
     char *ring;                    /* pinned: staged arrays and uploads on their way */
-    size_t ring_at;                /* next free byte */
+    size_t ring_half, ring_at;     /* the half in use, and its next free byte */
     void *passed[2];               /* cudaEvent_t: the copies out of a half of the ring are done */
     bool used[2];                  /* an event is pending */
     gpu_flags *flags;              /* device */

@@ -1,0 +1,141 @@
+/* lane.c: a lane on a GPU is a stream. Host arrays reach it through a ring of pinned memory in two
+ * halves: a half is filled again once the copies out of it are known to be done. What kernels have
+ * to say lies in flags on the device, which are looked at when somebody waits. */
+#include "cuda/gpu_host.h"
+
+#include <cuda_runtime_api.h>
+
+#include <stdlib.h>
+
+#define RING_ALIGN 64
+
+an_status GPU(check)(an_lane *l, int cuda_error, const char *op)
+{
+    if (!cuda_error) return AN_OK;
+    an_error e = {0};
+    an_status s = GPU(checked)(cuda_error, op, &e);
+    an_lane_fail(l, s, "%s", e.message);
+    return s;
+}
+
+an_status GPU(lane_open)(an_lane *l, an_error *err)
+{
+    gpu_lane *g = calloc(1, sizeof *g);
+    if (!g) return an_fail(err, AN_NO_MEMORY, "no memory for a lane");
+    an_status s = GPU(enter)(l->device, err);
+    if (s) {
+        free(g);
+        return s;
+    }
+    l->gpu = g;
+    int e = cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking);
+    if (!e) e = cudaMallocHost((void **)&g->ring, 2 * (size_t)GPU_RING_HALF);
+    for (int i = 0; i < 2 && !e; i++)
+        e = cudaEventCreateWithFlags((cudaEvent_t *)&g->passed[i], cudaEventDisableTiming);
+    if (!e) e = cudaMalloc((void **)&g->flags, sizeof *g->flags);
+    if (!e) e = cudaMallocHost((void **)&g->seen, sizeof *g->seen);
+    if (!e) e = cudaMemsetAsync(g->flags, 0, sizeof *g->flags, g->stream);
+    s = GPU(checked)(e, "opening a lane", err);
+    if (s) GPU(lane_close)(l);
+    return s;
+}
+
+void GPU(lane_close)(an_lane *l)
+{
+    gpu_lane *g = l->gpu;
+    if (!g) return;
+    GPU(enter)(l->device, NULL);
+    if (g->stream) cudaStreamSynchronize(g->stream); /* its arena is freed next */
+    if (g->seen) cudaFreeHost(g->seen);
+    if (g->flags) cudaFree(g->flags);
+    for (int i = 0; i < 2; i++)
+        if (g->passed[i]) cudaEventDestroy((cudaEvent_t)g->passed[i]);
+    if (g->ring) cudaFreeHost(g->ring);
+    if (g->stream) cudaStreamDestroy(g->stream);
+    free(g);
+    l->gpu = NULL;
+}
+
+/* ---------------------------------------------------------------- host to device */
+
+/* `bytes` (at most a half) of the ring, free to be written. */
+static int ring_take(gpu_lane *g, size_t bytes, char **out)
+{
+    int e = 0;
+    if (g->ring_at + bytes > GPU_RING_HALF) {
+        const size_t next = !g->ring_half;
+        e = cudaEventRecord((cudaEvent_t)g->passed[g->ring_half], g->stream);
+        g->used[g->ring_half] = true;
+        if (!e && g->used[next]) e = cudaEventSynchronize((cudaEvent_t)g->passed[next]);
+        g->used[next] = false;
+        g->ring_half = next;
+        g->ring_at = 0;
+    }
+    *out = g->ring + g->ring_half * GPU_RING_HALF + g->ring_at;
+    g->ring_at += (bytes + RING_ALIGN - 1) / RING_ALIGN * RING_ALIGN;
+    return e;
+}
+
+an_status GPU(upload)(an_lane *l, void *device_dst, const void *host_src, size_t bytes)
+{
+    gpu_lane *g = l->gpu;
+    an_status s = GPU(enter)(l->device, &l->error);
+    if (s) return s;
+    int e = 0;
+    for (size_t at = 0; at < bytes && !e; at += GPU_RING_HALF) {
+        const size_t n = bytes - at < GPU_RING_HALF ? bytes - at : GPU_RING_HALF;
+        char *via;
+        e = ring_take(g, n, &via);
+        if (e) break;
+        memcpy(via, (const char *)host_src + at, n);
+        e = cudaMemcpyAsync((char *)device_dst + at, via, n, cudaMemcpyHostToDevice, g->stream);
+    }
+    return GPU(check)(l, e, "copying to the device");
+}
+
+const void *GPU(stage)(an_lane *l, const void *host, size_t bytes)
+{
+    void *to = an_lane_scratch(l, bytes);
+    if (!to || l->counting || l->error.status || GPU(upload)(l, to, host, bytes)) return NULL;
+    return to;
+}
+
+/* ---------------------------------------------------------------- device to host */
+
+an_status GPU(download)(an_lane *l, void *host_dst, const void *device_src, size_t bytes)
+{
+    gpu_lane *g = l->gpu;
+    an_status s = GPU(enter)(l->device, &l->error);
+    if (s) return s;
+    int e = cudaMemcpyAsync(host_dst, device_src, bytes, cudaMemcpyDeviceToHost, g->stream);
+    if (!e) e = cudaStreamSynchronize(g->stream);
+    return GPU(check)(l, e, "copying from the device");
+}
+
+static void latch_flags(an_lane *l, gpu_lane *g)
+{
+    for (int i = 0; i < g->n_nans; i++) *g->n_nan[i] = (int64_t)g->seen->nan[i];
+    if (!g->seen->bad_id) return;
+    const uint64_t bad = ~(uint64_t)g->seen->bad_id;
+    an_lane_fail(l, AN_INVALID, "embedding: token id %d at %lld, the table has %lld",
+                 (int)(uint32_t)bad, (long long)(bad >> 32), (long long)g->vocabulary);
+}
+
+an_status GPU(sync)(an_lane *l, bool always)
+{
+    gpu_lane *g = l->gpu;
+    if (!always && !g->flagged) return AN_OK;
+    an_status s = GPU(enter)(l->device, &l->error);
+    if (s) return s;
+    int e = 0;
+    if (g->flagged) {
+        e = cudaMemcpyAsync(g->seen, g->flags, sizeof *g->seen, cudaMemcpyDeviceToHost, g->stream);
+        if (!e) e = cudaMemsetAsync(g->flags, 0, sizeof *g->flags, g->stream);
+    }
+    const int waited = cudaStreamSynchronize(g->stream);
+    if (!e) e = waited;
+    if (!e && g->flagged) latch_flags(l, g);
+    g->flagged = false;
+    g->n_nans = 0;
+    return GPU(check)(l, e, "waiting for the device");
+}
