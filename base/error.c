@@ -52,7 +52,8 @@ an_status an_fail_prefix(an_error *err, an_status s, const char *fmt, ...)
 const char *an_status_name(an_status s)
 {
     static const char *const names[] = {"ok",       "invalid",   "not_found", "no_memory", "busy",
-                                        "canceled", "too_large", "io",        "device",    "internal"};
+                                        "canceled", "too_large", "io",        "device",    "internal",
+                                        "stopping"};
     return (unsigned)s < sizeof names / sizeof *names ? names[s] : "unknown";
 }
 

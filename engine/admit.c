@@ -81,7 +81,7 @@ static bool doomed(const an_engine *e, const an_job *j, double now, an_job_state
         if (j->cancel)
             an_fail(why, AN_CANCELED, "cancelled");
         else
-            an_fail(why, AN_BUSY, "cancelled: the server is stopping");
+            an_fail(why, AN_STOPPING, "cancelled: the server is stopping");
         return true;
     }
     if (j->deadline == 0 || now < j->deadline) return false;
@@ -172,7 +172,9 @@ static an_status make_ready(an_engine *e, an_task *t, an_error *err)
     an_status st = an_slot_load(e, s, err);
     if (st) {
         an_slot_broken(e, s, err);
-        return st;
+        if (!*err->param) snprintf(err->param, sizeof err->param, "model");
+        /* no other request would fit either: it is the server that is too small */
+        return st == AN_TOO_LARGE ? err->status = AN_NO_MEMORY : st;
     }
     if (j->text) return open_text(e, t, err);
     size_t scratch = 0;
@@ -212,7 +214,8 @@ static bool start(an_engine *e, an_task *t)
     pthread_mutex_unlock(&e->lock);
     if (!st) return true;
     if ((st == AN_NO_MEMORY || st == AN_TOO_LARGE) && e->run_count > 0) return false;
-    if (st == AN_TOO_LARGE && !*err.param) snprintf(err.param, sizeof err.param, "width");
+    if (st == AN_TOO_LARGE && !*err.param)
+        snprintf(err.param, sizeof err.param, "%s", j->text ? "model" : "width");
     an_job_end(e, j, AN_JOB_FAILED, &err);
     return true;
 }

@@ -245,7 +245,7 @@ an_status an_request_slot(an_engine *e, const char *id, an_kind kind, an_slot **
     an_status s = AN_OK;
     bool draining = e->draining, full = an_queue_full(&e->queue);
     if (draining)
-        s = an_fail(err, AN_BUSY, "the server is stopping: no new jobs");
+        s = an_fail(err, AN_STOPPING, "the server is stopping: no new jobs");
     else if (full) {
         /* Said before any work is done for it: a full queue is when that matters. */
         e->jobs_refused++;

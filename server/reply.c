@@ -24,6 +24,7 @@ static const struct {
     [AN_IO] = {500, "server_error", "io"},
     [AN_DEVICE] = {503, "server_error", "device"},
     [AN_INTERNAL] = {500, "server_error", "internal"},
+    [AN_STOPPING] = {503, "server_error", "shutting_down"},
 };
 
 /* The engine ends a late job as AN_BUSY: it was not this time, but may be another time. */
@@ -81,23 +82,9 @@ json_t *error_body(const an_error *err)
     return fault_body(type, err->param, code, err->message);
 }
 
-static void reply_stopping(an_req *r)
-{
-    reply_header(r, "Retry-After", "1");
-    reply_fault(r, 503, "server_error", "shutting_down", "the server is stopping: no new requests");
-}
-
 void reply_error(an_req *r, const an_error *err)
 {
     int http = status_http(err);
-    if (err->status == AN_BUSY && !is_deadline(err)) {
-        an_engine_stats stats;
-        an_engine_get_stats(r->server->engine, &stats);
-        if (stats.draining) {
-            reply_stopping(r);
-            return;
-        }
-    }
     if (http == 429 || http == 503) reply_header(r, "Retry-After", "1");
     reply_json(r, http, error_body(err));
 }
@@ -274,13 +261,15 @@ static void work_task(void *arg)
 
 void req_settle(an_req *r)
 {
+    an_error err = {0};
     req_private *p = r->p;
     if (!p->work && !p->finish) return;
     if (!server_sleep(r->server)) {
         if (p->finish) cancel_jobs(r);
         p->work = NULL;
         p->finish = NULL;
-        reply_stopping(r);
+        an_fail(&err, AN_STOPPING, "the server is stopping: no new requests");
+        reply_error(r, &err);
         return;
     }
     p->asleep = true;

@@ -19,12 +19,13 @@ typedef enum an_status {
     AN_INVALID,   /* the caller (a request, a file) is wrong: 400 */
     AN_NOT_FOUND, /* no such model, sampler, job: 404 */
     AN_NO_MEMORY, /* 503 */
-    AN_BUSY,      /* queue full, shutting down: 429 / 503 */
+    AN_BUSY,      /* queue full: 429 */
     AN_CANCELED,  /* the client or an operator ended it: 499 */
     AN_TOO_LARGE, /* 413 */
     AN_IO,        /* a file could not be read: 500 */
     AN_DEVICE,    /* the device failed: 503 */
-    AN_INTERNAL   /* a bug: 500 */
+    AN_INTERNAL,  /* a bug: 500 */
+    AN_STOPPING   /* the server is shutting down: 503 */
 } an_status;
 
 /* Filled by the function that failed; every fallible function takes an optional an_error * last. */

@@ -50,7 +50,7 @@ void an_engine_options_default(an_engine_options *o);
  * model of each kind. Broken models are logged and listed with their error, the others served. */
 an_status an_engine_new(const an_engine_options *o, an_engine **out, an_error *err);
 bool an_engine_ready(const an_engine *e); /* default models are loaded (or have failed) */
-/* Refuses new jobs (AN_BUSY), lets running ones finish within grace_s, cancels the rest. Blocks. */
+/* Refuses new jobs (AN_STOPPING), lets running ones finish within grace_s, cancels the rest. Blocks. */
 void an_engine_stop(an_engine *e, double grace_s);
 /* From a signal-driven main loop: only stop accepting; an_engine_stop later. */
 void an_engine_drain(an_engine *e);
@@ -170,7 +170,7 @@ typedef enum an_job_state {
 const char *an_job_state_name(an_job_state s); /* "queued", "running", "done", "failed", "cancelled" */
 
 /* Checks everything, prices it, queues it. All strings are copied. On AN_OK *out holds a reference
- * of the caller's. AN_BUSY: the queue is full (err says so), or the server is stopping. Anything the
+ * of the caller's. AN_BUSY: the queue is full; AN_STOPPING: the server is stopping. Anything the
  * client got wrong is AN_INVALID / AN_NOT_FOUND / AN_TOO_LARGE with err->param set. */
 an_status an_engine_submit(an_engine *e, const an_image_request *r, an_job **out, an_error *err);
 an_status an_engine_submit_latents(an_engine *e, const an_latents_request *r, an_job **out,

@@ -1,6 +1,6 @@
 """The text APIs as request and response: completions, chat, tools, grammars, llama-server's dialect,
 streams, hang-ups, and every kind of bad input. On random checkpoints, and on SmolLM2 where it is."""
-import json, os, pty, select, shutil, socket, subprocess, sys, threading, time, unittest
+import json, os, pty, select, shutil, signal, socket, subprocess, sys, threading, time, unittest
 sys.path.insert(0, os.path.dirname(__file__))
 from text_models import *
 
@@ -523,6 +523,26 @@ class Chatting(unittest.TestCase):
         self.assertIn('tokenizer', p.stderr)
 
     def test_generate(self):
+    def test_stopping_is_told_in_a_stream(self):
+        """Answers that are cut by the server's end say so, in their stream and outside one."""
+        server = Server('--dtype', 'f32', '--models', FOLDER, '--grace', '0')
+        ask = dict(model='tiny', prompt=['a', 'b', 'c'], max_tokens=450, n=8, ignore_eos=True)
+        c, d = server.connect(), server.connect()
+        c.request('POST', '/v1/completions', json.dumps(dict(ask, stream=True)))
+        d.request('POST', '/v1/completions', json.dumps(ask))
+        r = c.getresponse()
+        self.assertTrue(r.readline().startswith(b'data: '))
+        self.wait_for(lambda: server.metrics()['anneal_sequences_running'] > 24)
+        server.process.send_signal(signal.SIGTERM)
+        said = [json.loads(l[6:])['error'] for l in r.read().decode().split('\n') if l.startswith('data: {"error"')]
+        whole = d.getresponse()
+        e = json.loads(whole.read())['error']
+        self.assertEqual((whole.status, e['type'], e['code'], whole.getheader('Retry-After')), (503, 'server_error', 'shutting_down', '1'))
+        self.assertEqual({(e['type'], e['code']) for e in said}, {('server_error', 'shutting_down')})
+        c.close()
+        d.close()
+        self.assertEqual(server.process.wait(patience(30)), 0)
+
         p = subprocess.run([ANNEAL, 'generate', '--models', FOLDER, '--dtype', 'f32', '-m', 'tiny', '-p', 'the', '--seed', '4'],
                            capture_output=True, timeout=patience(60))
         want = complete(model='tiny', prompt='the', max_tokens=256, seed=4)['choices'][0]['text']

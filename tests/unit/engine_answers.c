@@ -678,8 +678,32 @@ TEST(stopping_with_answers_half_said)
         an_job_info info;
         an_job_get(job[i], &info);
         CHECK(info.state == AN_JOB_CANCELED || info.state == AN_JOB_DONE);
+        if (info.state == AN_JOB_CANCELED) CHECK(info.error.status == AN_STOPPING);
         an_job_unref(job[i]);
     }
+    an_engine_free(e);
+}
+
+static void hardly_any_memory(an_engine_options *o)
+{
+    o->memory_bytes = 300000;
+}
+
+/* A model that fits no budget is the server's fault, and names no picture's width. */
+TEST(a_model_that_does_not_fit)
+{
+    an_engine *e = help_engine(models, "f32", hardly_any_memory);
+    REQUIRE(e);
+    forced f = {0};
+    force(&f, "ab", 4);
+    an_job *j = submit_to(e, &f);
+    REQUIRE(j);
+    an_job_info info = help_wait(j);
+    CHECK(info.state == AN_JOB_FAILED && info.error.status == AN_NO_MEMORY);
+    CHECK_MSG(strcmp(info.error.param, "model") == 0, "%s", info.error.param);
+    CHECK_MSG(strstr(info.error.message, "babble") && strstr(info.error.message, "0.3 MiB"), "%s",
+              info.error.message);
+    an_job_unref(j);
     an_engine_free(e);
 }
 

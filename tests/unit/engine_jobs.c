@@ -421,7 +421,7 @@ TEST(stopping_lets_jobs_finish)
     an_engine_drain(e);
     an_job *late = NULL;
     an_error err = {0};
-    CHECK(an_engine_submit(e, &r, &late, &err) == AN_BUSY);
+    CHECK(an_engine_submit(e, &r, &late, &err) == AN_STOPPING);
     an_engine_stop(e, 60);
     for (int i = 0; i < 4; i++) {
         an_job_info info;
@@ -511,6 +511,7 @@ TEST(idle_models_make_way)
     REQUIRE(j);
     an_job_info info = help_wait(j);
     CHECK(info.state == AN_JOB_FAILED && info.error.status == AN_NO_MEMORY);
+    CHECK_MSG(strcmp(info.error.param, "model") == 0, "%s", info.error.param);
     an_job_unref(j);
     an_engine_stats s;
     an_engine_get_stats(e, &s);
