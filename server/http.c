@@ -44,16 +44,20 @@ static bool key_allowed(const an_server *s, const char *token, size_t len)
     return ok || s->options.n_api_keys == 0;
 }
 
-/* Not NUL-terminated; "" without one. */
-static const char *bearer_token(const an_req *r, size_t *len)
+/* The key a client shows, as `Authorization: Bearer KEY` or else as `X-Api-Key: KEY`. Not
+ * NUL-terminated; "" without one. */
+static const char *shown_key(const an_req *r, size_t *len)
 {
-    const char *auth = header(r, "Authorization");
+    const char *key = header(r, "Authorization");
     *len = 0;
-    if (!auth || strncasecmp(auth, "Bearer ", 7) != 0) return "";
-    for (auth += 7; *auth == ' ';) auth++;
-    *len = strlen(auth);
-    while (*len && (auth[*len - 1] == ' ' || auth[*len - 1] == '\t')) --*len;
-    return auth;
+    if (key && strncasecmp(key, "Bearer ", 7) == 0)
+        key += 7;
+    else if (!(key = header(r, "X-Api-Key")))
+        return "";
+    while (*key == ' ') key++;
+    *len = strlen(key);
+    while (*len && (key[*len - 1] == ' ' || key[*len - 1] == '\t')) --*len;
+    return key;
 }
 
 static void address_name(const struct sockaddr *a, char *buf, size_t size)
@@ -73,7 +77,7 @@ static void address_name(const struct sockaddr *a, char *buf, size_t size)
 static void identify(an_req *r)
 {
     size_t len;
-    const char *token = bearer_token(r, &len);
+    const char *token = shown_key(r, &len);
     if (len) {
         uint64_t h = 1469598103934665603u ^ r->server->salt;
         for (size_t i = 0; i < len; i++) h = (h ^ (unsigned char)token[i]) * 1099511628211u;
@@ -138,7 +142,7 @@ static const an_route *find_route(an_req *r)
 static verdict judge(an_req *r, uint64_t length)
 {
     size_t len;
-    const char *token = bearer_token(r, &len);
+    const char *token = shown_key(r, &len);
     const an_route *route = r->p->route = find_route(r);
     if (strcmp(r->method, "OPTIONS") == 0 && *r->p->allow) return VERDICT_OPTIONS;
     if (!(route && route->open) && !key_allowed(r->server, token, len)) return VERDICT_NO_KEY;
@@ -154,7 +158,8 @@ static void answer_options(an_req *r)
     if (*r->server->options.cors_origin) {
         reply_header(r, "Access-Control-Allow-Methods", r->p->allow);
         reply_header(r, "Access-Control-Allow-Headers",
-                     wanted && strlen(wanted) < 1024 ? wanted : "Authorization, Content-Type");
+                     wanted && strlen(wanted) < 1024 ? wanted
+                                                     : "Authorization, X-Api-Key, Content-Type");
         reply_header(r, "Access-Control-Max-Age", "86400");
     }
     reply_bytes(r, 204, NULL, NULL, 0);
@@ -170,8 +175,9 @@ static void refuse(an_req *r)
         return;
     case VERDICT_NO_KEY:
         reply_header(r, "WWW-Authenticate", "Bearer");
-        reply_fault(r, 401, "authentication_error", "invalid_api_key",
-                    "missing or wrong API key: send `Authorization: Bearer KEY`");
+        reply_fault(
+            r, 401, "authentication_error", "invalid_api_key",
+            "missing or wrong API key: send `Authorization: Bearer KEY` or `X-Api-Key: KEY`");
         return;
     case VERDICT_NO_METHOD:
         reply_header(r, "Allow", p->allow);

@@ -30,7 +30,8 @@ static const option table[] = {
      "folder whose entries are models; may be repeated, or a comma-separated list. Default: the "
      "shipped demo and ~/.cache/anneal/models"},
     {"--api-key", "KEY", KIND_LIST, NUM(api_keys), 0, 0, "",
-     "accept only requests with this Bearer token; may be repeated, or a comma-separated list"},
+     "accept only requests that show this key, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; "
+     "may be repeated, or a comma-separated list"},
     {"--cors-origin", "ORIGIN", KIND_STRING, STR(cors_origin), 0, 0, "",
      "let pages of this origin call the API ('*' = any)"},
     {"--public-url", "URL", KIND_STRING, STR(public_url), 0, 0, "",

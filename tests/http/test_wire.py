@@ -372,6 +372,17 @@ class Keys(unittest.TestCase):
             self.assertEqual(got[0], status, header)
             self.assertEqual(got[1]['vary'], 'Origin')
             w.close()
+        # the other header is looked at where there is no token
+        for headers, status in ((['X-Api-Key: sesame'], 200), (['x-api-key:  other '], 200), (['X-Api-Key: sesam'], 401), (['X-Api-Key:'], 401),
+                                (['Authorization: Basic sesame', 'X-Api-Key: sesame'], 200),
+                                (['Authorization: Bearer wrong', 'X-Api-Key: sesame'], 401)):
+            w = Wire(s)
+            w.request('GET', '/v1/models', b'', *headers)
+            got = w.answer()
+            self.assertEqual(got[0], status, headers)
+            if status == 401:
+                self.assertIn(b'X-Api-Key', got[2])
+            w.close()
         # nothing of a stranger's body is kept, and nothing is told of paths
         w = Wire(s)
         w.send('POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n' + ' ' * 50000)
