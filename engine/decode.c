@@ -320,7 +320,11 @@ static void advance(an_engine *e, batch *b, part *p)
     q->done += p->n;
     an_seq_publish(e, p->task);
     if (echo) take_echo(e, b, p);
-    if (!p->status && q->done == q->n_ids) draw_token(e, b, p);
+    if (p->status || q->done < q->n_ids) return;
+    if (p->task->job->text->max_tokens > 0)
+        draw_token(e, b, p);
+    else
+        finish(e, p, AN_FINISH_LENGTH, NULL, false); /* only the prompt was wanted */
 }
 
 /* ---------------------------------------------------------------- telling */
@@ -350,6 +354,16 @@ static void measure(an_engine *e, batch *b)
     }
 }
 
+/* The job's prompt is behind it: its logprobs may be read. */
+static void clock_prompt(an_engine *e, an_job *j, double now)
+{
+    an_text_job *x = j->text;
+    if (x->prompt_there) return;
+    x->prompt_there = true;
+    x->usage.prefill_s = now - j->started_mono;
+    e->prompt_tokens += (uint64_t)x->n_ids;
+}
+
 /* Times of a sequence that has just drawn a token. */
 static void clock_token(an_engine *e, part *p, double now)
 {
@@ -361,10 +375,7 @@ static void clock_token(an_engine *e, part *p, double now)
     j->step++;
     if (x->usage.first_token_s < 0) {
         x->usage.first_token_s = now - j->created_mono;
-        x->usage.prefill_s = now - j->started_mono;
-        x->prompt_there = true;
         an_hist_add(&e->first_token_s, x->usage.first_token_s);
-        e->prompt_tokens += (uint64_t)q->n_prompt;
     } else {
         x->usage.decode_s = now - j->started_mono - x->usage.prefill_s;
     }
@@ -382,6 +393,7 @@ static void tell(an_engine *e, batch *b)
         part *p = &b->part[i];
         an_job *j = p->task->job;
         if (p->status || !(p->drew || p->ended)) continue;
+        clock_prompt(e, j, now);
         if (p->drew) clock_token(e, p, now);
         an_answer_show(&j->text->answer[p->task->index], p->ended);
         if (j->text->echo) an_answer_show(&j->text->prompt, true);

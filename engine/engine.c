@@ -58,7 +58,8 @@ void an_engine_options_default(an_engine_options *o)
                              .prefix_cache = true,
                              .max_stop = 16,
                              .max_logit_bias = 1024,
-                             .max_top_logprobs = 20};
+                             .max_top_logprobs = 20,
+                             .max_completions = 128};
 }
 
 static an_status check_option(const char *name, double v, double lo, double hi, an_error *err)
@@ -91,6 +92,7 @@ static an_status check_options(const an_engine_options *o, an_error *err)
         {"max_tokens", o->max_tokens, 1, 1 << 24},
         {"max_sequences", o->max_sequences, 1, AN_SEQ_MAX - AN_BATCH_MAX},
         {"tick_tokens", o->tick_tokens, AN_KV_BLOCK, 8192},
+        {"max_completions", o->max_completions, 1, 4096},
         {"max_stop", o->max_stop, 0, 1024},
         {"max_logit_bias", o->max_logit_bias, 0, 1 << 20},
         {"max_top_logprobs", o->max_top_logprobs, 0, AN_TOP_MOST},

@@ -134,12 +134,13 @@ static an_status check_lengths(an_engine *e, const an_slot *s, const an_text_req
 {
     an_status st = an_check_int("max_tokens", r->max_tokens, 0, e->o.max_tokens, err);
     if (st) return st;
-    int64_t positions = an_language_positions(e, s), want = r->max_tokens;
+    int64_t positions = an_language_positions(e, s), want = r->prompt_only ? 0 : r->max_tokens;
     int context = s->entry.info.context_len > 0 && s->entry.info.context_len < e->o.max_context
                       ? s->entry.info.context_len
                       : e->o.max_context;
     bool pool = positions < context;
-    if (r->n_ids >= (size_t)positions || (int64_t)r->n_ids + want > positions) {
+    size_t longest = (size_t)positions - !r->prompt_only; /* room for a token, if one is drawn */
+    if (r->n_ids > longest || (int64_t)r->n_ids + want > positions) {
         char tail[64] = "", where[160];
         if (want) snprintf(tail, sizeof tail, " and max_tokens %lld", (long long)want);
         if (pool)
@@ -148,13 +149,12 @@ static an_status check_lengths(an_engine *e, const an_slot *s, const an_text_req
                      (long long)positions, context);
         else
             snprintf(where, sizeof where, "the context is %d", context);
-        return an_fail_param(err, AN_INVALID,
-                             r->n_ids >= (size_t)positions || !want ? "prompt" : "max_tokens",
+        return an_fail_param(err, AN_INVALID, r->n_ids > longest || !want ? "prompt" : "max_tokens",
                              "prompt has %zu tokens%s; %s", r->n_ids, tail, where);
     }
     int64_t room = positions - (int64_t)r->n_ids;
     if (!want) want = room < e->o.max_tokens ? room : e->o.max_tokens;
-    *most = (int)want;
+    *most = r->prompt_only ? 0 : (int)want;
     return an_check_int("min_tokens", r->min_tokens, 0, *most, err);
 }
 
@@ -253,7 +253,7 @@ an_status an_engine_submit_text(an_engine *e, const an_text_request *r, an_job *
     *out = NULL;
     int n = r->n ? r->n : 1;
     an_status s = an_request_slot(e, r->model, AN_KIND_TEXT, &slot, err);
-    if (!s) s = an_check_int("n", n, 1, e->o.max_n, err);
+    if (!s) s = an_check_int("n", n, 1, e->o.max_completions, err);
     if (!s) s = an_slot_vocab(e, slot, &v, err);
     if (s) return s;
     an_job *j = an_job_new(e, AN_TASK_TEXT, n, err);

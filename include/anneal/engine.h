@@ -22,7 +22,7 @@ typedef struct an_engine_options {
     int max_queue;           /* jobs waiting, default 256 */
     int max_batch;           /* pictures that advance together in a tick, default 8 */
     int max_running;         /* pictures started and not finished, default 16 */
-    int max_n;               /* pictures per request, default 10 */
+    int max_n;               /* pictures of a request, default 10 */
     int max_steps;           /* default 150 */
     int max_width, max_height; /* default 2048 */
     int max_prompt_bytes;    /* default 16384 */
@@ -41,6 +41,7 @@ typedef struct an_engine_options {
     int tick_tokens;         /* tokens of a tick: decoding ones, the rest for prompts; default 512 */
     size_t kv_bytes;         /* for keys and values of a model; 0 = an eighth of memory_bytes */
     bool prefix_cache;       /* default true */
+    int max_completions;     /* answers per request, default 128 */
     int max_stop, max_logit_bias, max_top_logprobs; /* of a request: 16, 1024, 20 */
     bool scan_only;          /* look at the folders, load nothing, start no thread: `anneal models` */
 } an_engine_options;
@@ -138,6 +139,8 @@ typedef struct an_text_request {
     int n;               /* completions, 0 = 1; they share the prompt's blocks */
     int max_tokens;      /* 0 = as many as fit */
     int min_tokens;      /* end tokens and stop strings are held back until then */
+    bool prompt_only;    /* the prompt is computed (and scored: echo_logprobs), no token is drawn; it
+                            may fill the context */
     an_sampling sampling;
     const char *const *stop; /* strings; the text ends before the first that appears */
     int n_stop;

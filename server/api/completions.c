@@ -11,17 +11,16 @@ an_status completions_parse(text_ask *a, const text_limits *l, an_error *err)
     int best_of = q->n;
     q->max_tokens = 16; /* OpenAI's */
     field_int32(&f, "max_tokens", 0, l->engine->max_tokens, &q->max_tokens);
-    a->drop_answer = q->max_tokens == 0;
-    if (a->drop_answer) q->max_tokens = 1;
+    q->prompt_only = q->max_tokens == 0;
     field_bool(&f, "echo", &a->echo);
     field_int32(&f, "logprobs", 0, l->engine->max_top_logprobs, &q->logprobs);
     q->echo_logprobs = a->echo && q->logprobs >= 0;
     field_string(&f, "suffix", l->max_text_bytes, &a->suffix);
     if (a->suffix && !*a->suffix) a->suffix = NULL;
-    field_int32(&f, "best_of", 1, l->engine->max_n, &best_of);
+    field_int32(&f, "best_of", 1, l->engine->max_completions, &best_of);
     if (best_of != q->n)
         fields_fail(&f, "best_of", "%d, but n is %d: every completion is returned", best_of, q->n);
-    if (a->drop_answer && !a->echo)
+    if (q->prompt_only && !a->echo)
         fields_fail(&f, "max_tokens", "0 makes sense only with \"echo\":true");
     if (a->echo && a->suffix) fields_fail(&f, "suffix", "not together with echo");
     a->many = true;

@@ -30,8 +30,8 @@ static void read_llama(fields *f, const text_limits *l, text_ask *a)
     if (q->sampling.seed == 0xffffffff) q->sampling.seed = -1; /* its word for random */
     field_int32(f, "n_predict", -2, l->engine->max_tokens, &n_predict);
     field_int32(f, "max_tokens", -1, l->engine->max_tokens, &n_predict);
-    a->drop_answer = n_predict == 0;
-    q->max_tokens = n_predict < 0 ? 0 : n_predict == 0 ? 1 : n_predict;
+    q->prompt_only = n_predict == 0;
+    q->max_tokens = n_predict < 0 ? 0 : n_predict;
     field_int32(f, "n_probs", 0, l->engine->max_top_logprobs, &n_probs);
     field_int32(f, "logprobs", 0, l->engine->max_top_logprobs, &n_probs);
     q->logprobs = n_probs > 0 ? n_probs : -1;
@@ -77,12 +77,13 @@ static json_t *settings(const text_ask *a)
         json_array_append_new(stop, json_string(a->request.stop[i]));
     json_t *j = json_pack(
         "{s:i,s:f,s:i,s:f,s:f,s:f,s:f,s:i,s:f,s:f,s:b,s:b,s:o,s:i}", "n_predict",
-        a->request.max_tokens ? a->request.max_tokens : -1, "temperature", (double)s->temperature,
-        "top_k", s->top_k, "top_p", (double)s->top_p, "min_p", (double)s->min_p, "typical_p",
-        (double)s->typical_p, "repeat_penalty", (double)s->repetition_penalty, "repeat_last_n",
-        s->repeat_last_n, "presence_penalty", (double)s->presence_penalty, "frequency_penalty",
-        (double)s->frequency_penalty, "stream", a->stream, "ignore_eos", a->request.ban_eos, "stop",
-        stop, "n_probs", a->request.logprobs > 0 ? a->request.logprobs : 0);
+        a->request.max_tokens || a->request.prompt_only ? a->request.max_tokens : -1, "temperature",
+        (double)s->temperature, "top_k", s->top_k, "top_p", (double)s->top_p, "min_p",
+        (double)s->min_p, "typical_p", (double)s->typical_p, "repeat_penalty",
+        (double)s->repetition_penalty, "repeat_last_n", s->repeat_last_n, "presence_penalty",
+        (double)s->presence_penalty, "frequency_penalty", (double)s->frequency_penalty, "stream",
+        a->stream, "ignore_eos", a->request.ban_eos, "stop", stop, "n_probs",
+        a->request.logprobs > 0 ? a->request.logprobs : 0);
     return j;
 }
 
@@ -161,11 +162,6 @@ json_t *llama_answer(text_ask *a, int prompt)
     const char *word;
     if (!an_job_text(a->jobs[prompt], 0, &t)) return NULL;
     an_job_text_usage(a->jobs[prompt], &u);
-    if (a->drop_answer) {
-        u.completion_tokens = 0;
-        t.text_len = t.n_tokens = 0;
-        t.finish = AN_FINISH_LENGTH;
-    }
     const char *why = stop_type(a, &t, &word);
     json_t *j = json_pack(
         "{s:i,s:o,s:o,s:i,s:b,s:s,s:I,s:I,s:I,s:o,s:o,s:b,s:s,s:s,s:b,s:I,s:o}", "index", prompt,

@@ -99,7 +99,7 @@ json_t *text_usage(const text_ask *a)
         an_job_text_usage(a->jobs[i], &u);
         prompt += u.prompt_tokens;
         cached += u.cached_tokens;
-        answer += a->drop_answer ? 0 : u.completion_tokens;
+        answer += u.completion_tokens;
     }
     return json_pack("{s:I,s:I,s:I,s:{s:I,s:i},s:{s:i,s:i,s:i,s:i}}", "prompt_tokens",
                      (json_int_t)prompt, "completion_tokens", (json_int_t)answer, "total_tokens",
@@ -223,18 +223,16 @@ json_t *text_logprobs(const text_ask *a, const an_text *t, size_t from, size_t t
 
 static json_t *completion_choice(text_ask *a, int prompt, int k, const an_text *t)
 {
-    size_t n = a->drop_answer ? 0 : t->n_tokens;
-    size_t len = a->drop_answer ? 0 : t->text_len;
     text_offsets at = {0};
-    json_t *text =
-        a->echo ? text_echo_string(a, prompt, t->text, len) : text_json_string(t->text, len);
+    json_t *text = a->echo ? text_echo_string(a, prompt, t->text, t->text_len)
+                           : text_json_string(t->text, t->text_len);
     json_t *c = json_pack(
         "{s:i,s:o,s:o,s:o,s:o,s:I}", "index", prompt * a->request.n + k, "text", text, "logprobs",
-        text_logprobs(a, t, 0, n, &at, a->echo ? a->jobs[prompt] : NULL), "finish_reason",
-        a->drop_answer ? json_string("length") : text_finish_reason(t, false), "stop_reason",
-        text_stop_reason(t), "seed", (json_int_t)t->seed);
+        text_logprobs(a, t, 0, t->n_tokens, &at, a->echo ? a->jobs[prompt] : NULL), "finish_reason",
+        text_finish_reason(t, false), "stop_reason", text_stop_reason(t), "seed",
+        (json_int_t)t->seed);
     if (a->return_token_ids && c) {
-        json_object_set_new(c, "token_ids", text_token_ids(t, 0, n));
+        json_object_set_new(c, "token_ids", text_token_ids(t, 0, t->n_tokens));
         json_object_set_new(c, "prompt_token_ids", text_prompt_ids(&a->prompts[prompt]));
     }
     return c;

@@ -245,7 +245,7 @@ void text_read_common(fields *f, const text_limits *l, text_ask *a)
     int64_t deadline_ms = 0;
     bool skip_special = !q->special;
     field_string(f, "model", 256, &q->model);
-    field_int32(f, "n", 1, l->engine->max_n, &q->n);
+    field_int32(f, "n", 1, l->engine->max_completions, &q->n);
     read_sampling(f, l, a);
     read_stop(f, l, a);
     read_stop_ids(f, l, a);

@@ -45,7 +45,7 @@ typedef struct text_ask {
     an_text_request request; /* without ids */
     json_t *warnings;
     bool stream, include_usage;
-    bool echo, drop_answer; /* drop_answer: max_tokens 0, one token is made and not told */
+    bool echo;
     bool return_token_ids, add_special, parse_special;
     struct an_token_bias *bias; /* owned, as the next two */
     const char **stop;

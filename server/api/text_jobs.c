@@ -32,10 +32,10 @@ static char *tag_of(const text_ask *a)
 
 static an_status check(const text_ask *a, an_error *err)
 {
-    const char *param = a->stream        ? "stream"
-                        : a->echo        ? "echo"
-                        : a->drop_answer ? "max_tokens"
-                                         : "";
+    const char *param = a->stream                ? "stream"
+                        : a->echo                ? "echo"
+                        : a->request.prompt_only ? "max_tokens"
+                                                 : "";
     if (*param)
         return an_fail_param(err, AN_INVALID, param,
                              "%s: not for a job: it has events, and answers new text", param);

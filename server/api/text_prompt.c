@@ -274,8 +274,9 @@ an_status text_check_lengths(text_ask *a, an_error *err)
     const char *param = a->dialect == TEXT_CHAT ? "messages" : "prompt";
     for (int i = 0; i < a->n_prompts; i++) {
         size_t n = a->prompts[i].n_ids, max = (size_t)a->context;
-        size_t wanted = a->request.max_tokens > 0 ? (size_t)a->request.max_tokens : 1;
-        if (n >= max)
+        size_t least = !a->request.prompt_only; /* a token of the answer */
+        size_t wanted = a->request.max_tokens > 0 ? (size_t)a->request.max_tokens : least;
+        if (n + least > max)
             return an_fail_param(err, AN_TOO_LARGE, param,
                                  "%s: %zu tokens, but the context is %zu tokens for prompt and "
                                  "answer",

@@ -26,9 +26,7 @@ static void completion_delta(text_ask *a, int prompt, int k, const an_text *t, s
     json_t *choice = json_pack(
         "{s:i,s:o,s:o,s:o,s:o}", "index", prompt * a->request.n + k, "text", text, "logprobs",
         text_logprobs(a, t, c->tokens_sent, to, &c->offsets, echo ? a->jobs[prompt] : NULL),
-        "finish_reason",
-        a->drop_answer && t->finish ? json_string("length") : text_finish_reason(t, false),
-        "stop_reason", text_stop_reason(t));
+        "finish_reason", text_finish_reason(t, false), "stop_reason", text_stop_reason(t));
     if (a->return_token_ids) {
         json_object_set_new(choice, "token_ids", text_token_ids(t, c->tokens_sent, to));
         json_object_set_new(choice, "prompt_token_ids",
@@ -118,10 +116,6 @@ static void tell_choice(text_ask *a, int prompt, int k, an_buf *out)
     text_choice *c = &a->told[prompt * a->request.n + k];
     if (c->ended || !an_job_text(a->jobs[prompt], k, &t)) return;
     size_t to = tokens_out(&t, c->tokens_sent);
-    if (a->drop_answer) {
-        if (!t.finish) return;
-        t.text_len = to = 0;
-    }
     if (!t.finish && to == c->tokens_sent && t.text_len == c->text_sent) return;
     if (a->dialect == TEXT_CHAT)
         chat_delta(a, k, &t, to, out);

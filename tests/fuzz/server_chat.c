@@ -10,7 +10,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void check(const text_ask *a, const an_engine_options *l)
 {
     const an_text_request *q = &a->request;
-    bool sane = q->n >= 1 && q->n <= l->max_n && q->max_tokens >= 0 &&
+    bool sane = q->n >= 1 && q->n <= l->max_completions && q->max_tokens >= 0 &&
                 q->max_tokens <= l->max_tokens && q->n_stop <= l->max_stop &&
                 q->n_stop_ids <= l->max_stop && q->logprobs <= l->max_top_logprobs &&
                 !(q->sampling.top_p < 0 || q->sampling.top_p > 1);

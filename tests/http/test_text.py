@@ -133,6 +133,36 @@ class Completions(unittest.TestCase):
         self.assertEqual(chunks[-1]['choices'], [])
         self.assertEqual(chunks[-1]['usage']['completion_tokens'], whole['usage']['completion_tokens'])
         self.assertTrue(all(c['usage'] is None for c in chunks[:-1]))
+    def test_scoring_draws_nothing(self):
+        """max_tokens 0 with echo: the prompt, which may fill the context, is scored and no token is made."""
+        made = lambda: sum(v for k, v in SERVER.metrics().items() if k.startswith('vllm:generation_tokens_total'))
+        prompt = [i * 7 % 500 + 7 for i in range(512)]
+        before = made()
+        a = complete(model='tiny', prompt=prompt, max_tokens=0, echo=True, logprobs=2, n=2, return_token_ids=True, grammar='root ::= "yes"')
+        self.assertEqual(made(), before)
+        self.assertEqual((a['usage']['prompt_tokens'], a['usage']['completion_tokens']), (512, 0))
+        for c in a['choices']:
+            self.assertEqual((c['token_ids'], c['finish_reason'], len(c['logprobs']['token_logprobs'])), ([], 'length', 512))
+        # the same numbers as with a token behind
+        short = dict(model='tiny', prompt=prompt[:50], echo=True, logprobs=2)
+        self.assertEqual(complete(**short, max_tokens=0)['choices'][0]['logprobs']['token_logprobs'],
+                         complete(**short, max_tokens=1)['choices'][0]['logprobs']['token_logprobs'][:-1])
+        chunks = [c['choices'][0] for c in stream('/v1/completions', **short, max_tokens=0)]
+        self.assertEqual([len(c['logprobs']['tokens']) for c in chunks], [50])
+        self.assertEqual(chunks[0]['finish_reason'], 'length')
+        status, body = SERVER.post('/v1/completions', dict(short, echo=False, max_tokens=0))
+        self.assertEqual((status, body['error']['param']), (400, 'max_tokens'))
+        status, body = SERVER.post('/v1/completions', dict(short, prompt=prompt + [7], max_tokens=0))
+        self.assertEqual((status, body['error']['param']), (400, 'prompt'))
+
+    def test_many_answers(self):
+        """Pictures have --max-n, answers --max-completions."""
+        a = complete(model='tiny', prompt='a', max_tokens=2, n=128, temperature=1, ignore_eos=True)
+        self.assertEqual([c['index'] for c in a['choices']], list(range(128)))
+        status, body = SERVER.post('/v1/completions', dict(model='tiny', prompt='a', n=129))
+        self.assertEqual((status, body['error']['param']), (400, 'n'))
+        self.assertIn('128', body['error']['message'])
+
         for i, w in enumerate(whole['choices']):
             mine = [c['choices'][0] for c in chunks[:-1] if c['choices'][0]['index'] == i]
             self.assertEqual(''.join(c['text'] for c in mine), w['text'])

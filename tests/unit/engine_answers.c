@@ -425,7 +425,7 @@ TEST(bad_requests_name_their_field)
     REFUSED("min_tokens", r->min_tokens = 6);
     REFUSED("min_tokens", r->min_tokens = -1);
     REFUSED("n", r->n = -1);
-    REFUSED("n", r->n = 11);
+    REFUSED("n", r->n = 129);
     REFUSED("temperature", r->sampling.temperature = -0.1f);
     REFUSED("temperature", r->sampling.temperature = NAN);
     REFUSED("temperature", r->sampling.temperature = INFINITY);
