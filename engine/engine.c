@@ -60,6 +60,7 @@ void an_engine_options_default(an_engine_options *o)
                              .max_logit_bias = 1024,
                              .max_top_logprobs = 20,
                              .max_completions = 128};
+    an_template_limits_default(&o->chat_template);
 }
 
 static an_status check_option(const char *name, double v, double lo, double hi, an_error *err)

@@ -233,7 +233,7 @@ an_status an_slot_vocab(an_engine *e, an_slot *s, const an_vocab **out, an_error
     return st;
 }
 
-static an_status open_chat(an_slot *s, an_error *err)
+static an_status open_chat(const an_engine *e, an_slot *s, an_error *err)
 {
     an_tongue *t = &s->tongue;
     an_checkpoint *c = NULL;
@@ -241,11 +241,11 @@ static an_status open_chat(an_slot *s, an_error *err)
     an_status st = an_checkpoint_open(s->entry.path, &c, err);
     if (!st) st = an_model_chat_template(c, &source, &t->bos, &t->eos, err);
     an_checkpoint_close(c);
-    if (!st) st = an_template_parse(source, strlen(source), NULL, &t->chat, err);
+    if (!st) st = an_template_parse(source, strlen(source), &e->o.chat_template, &t->chat, err);
     free(source);
     if (!st) return AN_OK;
     an_fail_prefix(err, st, "chat template of '%s'", s->entry.id);
-    if (st == AN_NOT_FOUND) snprintf(err->param, sizeof err->param, "model");
+    snprintf(err->param, sizeof err->param, "model");
     return st;
 }
 
@@ -271,7 +271,7 @@ an_status an_engine_template(an_engine *e, const char *model, const an_template 
     if (!t->chat_tried) {
         t->chat_tried = true;
         if (s->entry.info.has_chat_template)
-            open_chat(s, &t->chat_error);
+            open_chat(e, s, &t->chat_error);
         else
             an_fail_param(&t->chat_error, AN_NOT_FOUND, "model",
                           "model '%s' has no chat template: use completions", s->entry.id);

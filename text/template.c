@@ -59,7 +59,7 @@ bool tm_step(tm_run *r, size_t bytes)
     size_t cost = 1 + bytes / 32;
     if (cost > (size_t)r->steps) {
         r->steps = 0;
-        return tm_too_large(r, "more than the budget of %ld steps", r->limits.max_steps);
+        return tm_too_large(r, "more than the budget of %d steps", r->limits.max_steps);
     }
     r->steps -= (long)cost;
     return true;
@@ -197,14 +197,18 @@ an_status an_template_parse(const char *source, size_t len, const an_template_li
     if (!an_utf8_valid(source, len))
         return an_fail(err, AN_INVALID, "chat template: not valid UTF-8");
     an_template *t = calloc(1, sizeof *t);
-    char *copy = malloc(len + 1);
-    if (!t || !copy) {
+    char *copy = malloc(len + 1), *given = malloc(len + 1);
+    if (!t || !copy || !given) {
         free(t);
         free(copy);
+        free(given);
         return an_fail(err, AN_NO_MEMORY, "chat template: out of memory");
     }
     if (len) memcpy(copy, source, len);
+    if (len) memcpy(given, source, len);
+    given[len] = '\0';
     t->source = copy;
+    t->given = given;
     t->limits = l;
     an_error mine = {0};
     tm_run r = {.limits = l,
@@ -240,7 +244,13 @@ void an_template_free(an_template *t)
     if (!t) return;
     tm_arena_free(&t->arena);
     free(t->source);
+    free(t->given);
     free(t);
+}
+
+const char *an_template_source(const an_template *t)
+{
+    return t->given;
 }
 
 bool an_template_uses(const an_template *t, const char *name)

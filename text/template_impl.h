@@ -353,7 +353,7 @@ struct tm_loop {
 };
 
 struct an_template {
-    char *source;
+    char *source, *given; /* with normalised line ends; as it came */
     an_template_limits limits;
     tm_arena arena; /* nodes and names */
     tm_node *body;

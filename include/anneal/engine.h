@@ -43,6 +43,7 @@ typedef struct an_engine_options {
     bool prefix_cache;       /* default true */
     int max_completions;     /* answers per request, default 128 */
     int max_stop, max_logit_bias, max_top_logprobs; /* of a request: 16, 1024, 20 */
+    an_template_limits chat_template; /* budgets of the models' chat templates */
     bool scan_only;          /* look at the folders, load nothing, start no thread: `anneal models` */
 } an_engine_options;
 void an_engine_options_default(an_engine_options *o);

@@ -14,7 +14,7 @@ typedef struct an_template_limits {
     size_t max_source; /* bytes, default 1 MiB */
     size_t max_output; /* bytes, default 8 MiB */
     size_t max_memory; /* bytes of values, default 64 MiB */
-    long max_steps;    /* nodes evaluated, default 10 million */
+    int max_steps;     /* nodes evaluated, default 10 million */
     int max_depth;     /* nesting of blocks, calls and expressions, default 100 */
 } an_template_limits;
 void an_template_limits_default(an_template_limits *l);
@@ -23,6 +23,7 @@ void an_template_limits_default(an_template_limits *l);
 an_status an_template_parse(const char *source, size_t len, const an_template_limits *limits,
                             an_template **out, an_error *err);
 void an_template_free(an_template *t);
+const char *an_template_source(const an_template *t); /* as it was given; lives as long as t */
 /* vars: an object: messages, tools, add_generation_prompt, bos_token, eos_token and whatever else the
  * request gives. now: unix time for strftime_now (UTC). The same template may be rendered by several
  * threads. AN_INVALID carries raise_exception's message, or the line and what went wrong;

@@ -216,14 +216,15 @@ static json_t *default_settings(const text_ask *a)
                      "params", settings(a));
 }
 
-/* An ask of the default text model, for what is said of it; NULL after replying. */
+/* An ask of the model that ?model= names, or the default one; NULL after replying. */
 static text_ask *default_ask(an_req *r)
 {
     an_error err = {0};
     text_ask *a = text_ask_new(TEXT_LLAMA, json_object());
     if (!a) {
         an_fail(&err, AN_NO_MEMORY, "out of memory");
-    } else if (text_find_model(a, an_server_engine(r->server), NULL, &err) == AN_OK) {
+    } else if (text_find_model(a, an_server_engine(r->server), request_query(r, "model"), &err) ==
+               AN_OK) {
         llama_defaults(&a->request.sampling);
         return a;
     }
@@ -239,6 +240,21 @@ static const char *token_text(const text_ask *a, int32_t id, size_t *n)
     return s ? s : "";
 }
 
+/* What the template can do, as far as its variables tell. */
+static json_t *template_json(const text_ask *a, json_t *body)
+{
+    const an_template *t = NULL;
+    an_error err = {0};
+    if (a->info.has_chat_template) an_engine_template(a->engine, a->model, &t, NULL, NULL, &err);
+    bool tools = t && an_template_uses(t, "tools");
+    json_object_set_new(body, "has_chat_template", json_boolean(a->info.has_chat_template));
+    json_object_set_new(body, "chat_template", json_string(t ? an_template_source(t) : ""));
+    json_object_set_new(
+        body, "chat_template_caps",
+        json_pack("{s:b,s:b}", "supports_tools", tools, "supports_tool_calls", tools));
+    return body;
+}
+
 static void work_props(an_req *r)
 {
     text_ask *a = default_ask(r);
@@ -247,13 +263,14 @@ static void work_props(an_req *r)
     const an_engine_options *o = an_engine_limits(a->engine);
     const char *bos = token_text(a, a->vocab ? an_vocab_bos(a->vocab) : -1, &nb);
     const char *eos = token_text(a, a->vocab ? an_vocab_eos(a->vocab) : -1, &ne);
-    reply_json(
-        r, 200,
-        json_pack("{s:o,s:i,s:s,s:s,s:o,s:o,s:b,s:s,s:{s:b,s:b}}", "default_generation_settings",
-                  default_settings(a), "total_slots", o->max_sequences, "model_alias", a->model,
-                  "model_path", a->model, "bos_token", text_json_string(bos, nb), "eos_token",
-                  text_json_string(eos, ne), "has_chat_template", a->info.has_chat_template,
-                  "build_info", "anneal-" AN_VERSION, "modalities", "vision", 0, "audio", 0));
+    json_t *body = json_pack("{s:o,s:i,s:s,s:s,s:o,s:o,s:s,s:{s:b,s:b,s:b},s:b,s:b,s:b,s:b}",
+                             "default_generation_settings", default_settings(a), "total_slots",
+                             o->max_sequences, "model_alias", a->model, "model_path", a->model,
+                             "bos_token", text_json_string(bos, nb), "eos_token",
+                             text_json_string(eos, ne), "build_info", "anneal-" AN_VERSION,
+                             "modalities", "vision", 0, "audio", 0, "video", 0, "endpoint_slots", 1,
+                             "endpoint_props", 0, "endpoint_metrics", 1, "is_sleeping", 0);
+    reply_json(r, 200, template_json(a, body));
     text_ask_free(a);
 }
 

@@ -324,6 +324,42 @@ class Chat(unittest.TestCase):
                 v = json.loads(a['message']['content'])
                 self.assertEqual((set(v), type(v['ok'])), ({'ok', 'color'}, bool))
         a = chat(max_tokens=60, temperature=0, response_format=dict(type='json_object'))['choices'][0]
+    def test_the_last_message_goes_on(self):
+        """continue_final_message: the prompt ends where the last message's text ends."""
+        def shown(content, model='tiny', **more):
+            messages = [dict(role='user', content='Hi'), dict(role='assistant', content=content)]
+            return ok('/apply-template', model=model, messages=messages, continue_final_message=True, **more)['prompt']
+        head = '<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n'
+        for content in ('The sky is', 'The sky is  ', '', 'Hi', '<|im_end|>', 'a<|im_', 'x' * 1000, ' \n'):
+            self.assertEqual(shown(content), head + content)
+        self.assertEqual(shown([dict(type='text', text='a'), dict(type='text', text='b')], add_generation_prompt=False), head + 'a\nb')
+        self.assertEqual(shown(' a b \n', model='trims'), head + 'a b')
+        self.assertEqual(shown('c', model='tools'), head + 'c')
+        ask = dict(messages=[dict(role='user', content='Hi'), dict(role='assistant', content='the')], temperature=0)
+        a = chat(**ask, continue_final_message=True)
+        raw = complete(model='tiny', prompt=head + 'the', parse_special=True, max_tokens=12, temperature=0)
+        self.assertEqual(a['choices'][0]['message']['content'], raw['choices'][0]['text'])
+        self.assertEqual(a['usage']['prompt_tokens'], raw['usage']['prompt_tokens'])
+        self.assertNotEqual(chat(**ask)['usage']['prompt_tokens'], a['usage']['prompt_tokens'])
+        for more, word in ((dict(add_generation_prompt=True), 'add_generation_prompt'), (dict(model='silent'), 'template')):
+            status, body = SERVER.post('/v1/chat/completions', dict(dict(ask, model='tiny', continue_final_message=True), **more))
+            self.assertEqual((status, body['error']['param']), (400, 'continue_final_message'), body)
+            self.assertIn(word, body['error']['message'])
+
+    def test_template_budgets(self):
+        """Each is an option of the server, and its fault is the messages'."""
+        ask = dict(model='tiny', messages=[dict(role='user', content='word ' * 300)], max_tokens=1)
+        for option, value, word in (('steps', '1000', '1000 steps'), ('output', '1024', '1024 bytes'), ('memory', '64K', '65536 bytes'),
+                                    ('depth', '10', '10 levels')):
+            model = dict(steps='loops', memory='grows', depth='deep').get(option, 'tiny')
+            server = Server('--dtype', 'f32', '--models', FOLDER, '--max-template-' + option, value)
+            status, body = server.post('/apply-template', dict(ask, model=model))
+            self.assertEqual((status, body['error']['param'] if status == 400 else body), (400, 'model' if option == 'depth' else 'messages'))
+            self.assertIn(word, body['error']['message'])
+            if option in ('memory', 'depth'):
+                self.assertEqual(SERVER.post('/apply-template', dict(ask, model=model))[0], 200)
+            self.assertEqual(server.stop(), 0)
+
         self.assertTrue(a['message']['content'].lstrip().startswith('{'))
         a = complete(model='tiny', prompt='x', max_tokens=20, grammar='root ::= "yes" | "no"')['choices'][0]
         self.assertIn(a['text'], ('yes', 'no'))
@@ -442,6 +478,13 @@ class Llama(unittest.TestCase):
 
 
 class Serving(unittest.TestCase):
+        self.assertEqual((props['chat_template'], props['model_alias'], props['has_chat_template']), ('', 'bare', False))
+        props = SERVER.get('/props?model=tools')[1]
+        self.assertEqual((props['chat_template'], props['chat_template_caps']['supports_tools']), (HERMES, True))
+        self.assertEqual((props['eos_token'], props['is_sleeping'], props['modalities']['vision']), ('<|im_end|>', False, False))
+        props = SERVER.get('/props?model=tiny')[1]
+        self.assertEqual((props['chat_template'], props['chat_template_caps']['supports_tools']), (CHATML, False))
+        self.assertEqual(SERVER.get('/props?model=none')[0], 404)
     def wait_for(self, what, seconds=20):
         until = time.time() + patience(seconds)
         while time.time() < until and not what():

@@ -60,11 +60,16 @@ def add_model(folder, name, source='llama', template=None):
 
 
 def models():
-    """A folder with: bare (no tokenizer), tiny (ChatML), tools (a template that knows tools), loops."""
+    """A folder with: bare (no tokenizer), tiny (ChatML), tools (a template that knows tools), trims (messages),
+    silent (shows none), loops, grows (makes large values), deep (nests)."""
     folder = tempfile.mkdtemp(prefix='anneal-text-')
     add_model(folder, 'bare')
     add_model(folder, 'tiny', template=CHATML)
     add_model(folder, 'tools', template=HERMES)
+    add_model(folder, 'trims', template=CHATML.replace('m.content', 'm.content | trim'))
+    add_model(folder, 'silent', template='nothing')
+    add_model(folder, 'grows', template="{% set x = 'y' * 200000 %}{{ x | length }}")
+    add_model(folder, 'deep', template='{{ ' + '(' * 40 + '1' + ')' * 40 + ' }}')
     add_model(folder, 'loops', template='{% for i in range(100000) %}{% for j in range(100000) %}x{% endfor %}{% endfor %}')
     return folder
 
