@@ -139,9 +139,9 @@ typedef struct an_text_request {
     size_t n_ids;        /* 1.. ; with max_tokens it must fit the context */
     int n;               /* completions, 0 = 1; they share the prompt's blocks */
     int max_tokens;      /* 0 = as many as fit */
-    int min_tokens;      /* end tokens and stop strings are held back until then */
     bool prompt_only;    /* the prompt is computed (and scored: echo_logprobs), no token is drawn; it
                             may fill the context */
+    int min_tokens;      /* end tokens and stop strings are held back until then */
     an_sampling sampling;
     const char *const *stop; /* strings; the text ends before the first that appears */
     int n_stop;

@@ -185,7 +185,13 @@ an_status chat_parse(text_ask *a, const text_limits *l, an_error *err)
     read_messages(&f, l, a);
     read_tools(&f, l, a);
     a->kwargs = field_object(&f, "chat_template_kwargs");
+    field_bool(&f, "continue_final_message", &a->continue_final);
+    a->generation_prompt = !a->continue_final;
     field_bool(&f, "add_generation_prompt", &a->generation_prompt);
+    if (a->continue_final && a->generation_prompt)
+        fields_fail(&f, "continue_final_message",
+                    "not together with add_generation_prompt: the answer goes on with the last "
+                    "message, or begins a new one");
     field_present(&f, "reasoning_effort");
     return text_read_end(&f, a, err);
 }

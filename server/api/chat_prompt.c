@@ -7,7 +7,9 @@
  * private plane and in nobody's text; and after it the text is cut at the guards: what lies between
  * is encoded without looking for control tokens. A string that ends in the beginning of one is
  * guarded there too, so that two strings cannot make one together. Nearly all requests have none of
- * this, and are encoded in one piece, exactly as transformers does. */
+ * this, and are encoded in one piece, exactly as transformers does.
+ *
+ * A third character marks the end of a last message that is to be continued. */
 #include "text_ask.h"
 
 #include <pthread.h>
@@ -115,7 +117,7 @@ static size_t match(const special_set *s, const char *text, size_t len, bool *op
 /* ---------------------------------------------------------------- guards */
 
 typedef struct guards {
-    char begin[8], end[8];
+    char begin[8], end[8], mark[8];
     const special_set *set;
     bool used;
 } guards;
@@ -188,18 +190,20 @@ failed:
     return NULL;
 }
 
-/* Two characters that occur nowhere in what users wrote. */
+/* Three characters that occur nowhere in what users wrote. */
 static bool choose_guards(guards *g, const json_t *vars)
 {
     char *text = json_dumps(vars, JSON_COMPACT | JSON_ENCODE_ANY);
     bool found = false;
     for (unsigned k = 0; text && !found && k < 64; k++) {
-        unsigned c = 0x10f000 + 2 * k; /* two code points that share their first three bytes */
+        unsigned c = 0x10f000 + 4 * k; /* code points that share their first three bytes */
         snprintf(g->begin, sizeof g->begin, "%c%c%c%c", (int)(0xf0 | c >> 18),
                  (int)(0x80 | (c >> 12 & 63)), (int)(0x80 | (c >> 6 & 63)), (int)(0x80 | (c & 63)));
         memcpy(g->end, g->begin, sizeof g->end);
+        memcpy(g->mark, g->begin, sizeof g->mark);
         g->end[3] = (char)(g->end[3] | 1);
-        found = !strstr(text, g->begin) && !strstr(text, g->end);
+        g->mark[3] = (char)(g->mark[3] | 2);
+        found = !strstr(text, g->begin) && !strstr(text, g->end) && !strstr(text, g->mark);
     }
     free(text);
     return found;
@@ -319,6 +323,36 @@ static an_status safe_variables(text_ask *a, const an_template *t, guards *g, js
     return s;
 }
 
+/* ---------------------------------------------------------------- going on with a message */
+
+/* The last message's text gets a mark and a space at its end. */
+static an_status mark_last(const guards *g, json_t *vars, an_error *err)
+{
+    const json_t *list = json_object_get(vars, "messages");
+    json_t *last = json_array_get(list, json_array_size(list) - 1);
+    const char *text = json_string_value(json_object_get(last, "content"));
+    json_t *marked = json_sprintf("%s%s ", text ? text : "", g->mark);
+    if (marked && json_object_set_new(last, "content", marked) == 0) return AN_OK;
+    return an_fail(err, AN_NO_MEMORY, "out of memory");
+}
+
+/* The text ends where the mark is: what a template ends a message with is gone. A template that
+ * trims messages has taken the mark's space; then spaces before the mark go too, as it would have
+ * it. So transformers does, and vLLM through it. */
+static an_status cut_at_mark(const guards *g, an_buf *out, an_error *err)
+{
+    char *at = out->data ? strstr(out->data, g->mark) : NULL;
+    if (!at || strstr(at + 4, g->mark))
+        return an_fail_param(err, AN_INVALID, "continue_final_message",
+                             "continue_final_message: the model's chat template does not show the "
+                             "last message's text once");
+    bool trims = at[4] != ' ';
+    while (trims && at > out->data && strchr(" \t\r\n\v\f", at[-1])) at--;
+    *at = '\0';
+    out->len = (size_t)(at - out->data);
+    return AN_OK;
+}
+
 static an_status render(text_ask *a, guards *g, an_buf *out, an_error *err)
 {
     const an_template *t = NULL;
@@ -336,7 +370,11 @@ static an_status render(text_ask *a, guards *g, an_buf *out, an_error *err)
                              "model '%s' has no chat template; /v1/completions takes plain text",
                              a->model);
     if (s == AN_OK) s = safe_variables(a, t, g, &vars, err);
-    if (s != AN_OK) return s;
+    if (s == AN_OK && a->continue_final) s = mark_last(g, vars, err);
+    if (s != AN_OK) {
+        json_decref(vars);
+        return s;
+    }
     json_object_set_new(vars, "add_generation_prompt", json_boolean(a->generation_prompt));
     json_object_set_new(vars, "bos_token", json_string(bos ? bos : ""));
     json_object_set_new(vars, "eos_token", json_string(eos ? eos : ""));
@@ -347,7 +385,7 @@ static an_status render(text_ask *a, guards *g, an_buf *out, an_error *err)
         s = an_fail_prefix(err, AN_INVALID, "chat template");
         snprintf(err->param, sizeof err->param, "messages");
     }
-    return s;
+    return s == AN_OK && a->continue_final ? cut_at_mark(g, out, err) : s;
 }
 
 an_status chat_render(text_ask *a, an_buf *out, an_error *err)

@@ -57,8 +57,8 @@ typedef struct text_ask {
     const char *middle; /* /infill: the text after the middle token */
     bool infill, many;  /* many: a list makes several prompts */
     /* chat */
-    json_t *messages, *tools, *kwargs; /* owned, owned, borrowed */
-    bool generation_prompt;
+    json_t *messages, *tools, *kwargs;      /* owned, owned, borrowed */
+    bool generation_prompt, continue_final; /* the answer goes on with the last message */
     tool_choice choice;
     /* prepared */
     an_engine *engine;
