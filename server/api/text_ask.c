@@ -85,9 +85,10 @@ static void read_sampling(fields *f, const text_limits *l, text_ask *a)
         size_t n = json_is_object(a->logit_bias) ? json_object_size(a->logit_bias)
                                                  : json_array_size(a->logit_bias);
         if (!json_is_object(a->logit_bias) && !json_is_array(a->logit_bias))
-            fields_fail(f, "logit_bias", "expected an object of token ids and biases");
+            fields_fail(f, "logit_bias",
+                        "expected {\"token id or text\": bias} or [[id or text, bias], ...]");
         else if (n > (size_t)l->engine->max_logit_bias)
-            fields_fail(f, "logit_bias", "%zu tokens, at most %d", n, l->engine->max_logit_bias);
+            fields_fail(f, "logit_bias", "%zu entries, at most %d", n, l->engine->max_logit_bias);
     }
 }
 

@@ -19,55 +19,103 @@ static void fill_defaults(text_ask *a)
     if (s->top_k == INT32_MIN) s->top_k = i->top_k < 0 ? 0 : i->top_k;
 }
 
-/* {"id": bias} or llama-server's [[id, bias], ...]; false bans a token. */
-static an_status add_bias(text_ask *a, const char *key, const json_t *id_json, const json_t *value,
-                          an_error *err)
+static an_status no_tokenizer(const text_ask *a, const char *param, an_error *err)
 {
-    char *end = NULL;
-    long long id = json_is_integer(id_json) ? json_integer_value(id_json) : -1;
-    const char *digits = key ? key : json_string_value(id_json);
-    if (digits && *digits >= '0' && *digits <= '9') {
-        id = strtoll(digits, &end, 10);
-        if (*end) id = -1;
-    }
-    if (id < 0 || id >= a->info.vocab)
+    return an_fail_param(err, AN_INVALID, param,
+                         "%s: model '%s' has no tokenizer: it takes and gives token ids only",
+                         param, a->model);
+}
+
+/* ---------------------------------------------------------------- logit_bias */
+
+static an_status push_bias(text_ask *a, const int32_t *ids, size_t n, double bias, an_error *err)
+{
+    int *have = &a->request.sampling.n_bias, most = an_engine_limits(a->engine)->max_logit_bias;
+    if (n > (size_t)(most - *have))
         return an_fail_param(err, AN_INVALID, "logit_bias",
-                             "logit_bias: '%.40s' is no token id from 0 to %d",
-                             digits ? digits : "an entry", a->info.vocab - 1);
-    double bias = json_number_value(value), max = a->dialect == TEXT_LLAMA ? 1e4 : 100;
-    if (json_is_false(value))
-        bias = -HUGE_VAL;
-    else if (!json_is_number(value) || !(fabs(bias) <= max))
-        return an_fail_param(err, AN_INVALID, "logit_bias",
-                             "logit_bias: the bias of token %lld is no number from -%g to %g", id,
-                             max, max);
-    a->bias[a->request.sampling.n_bias++] = (struct an_token_bias){(int32_t)id, (float)bias};
+                             "logit_bias: its texts are more than %d tokens", most);
+    struct an_token_bias *p = realloc(a->bias, ((size_t)*have + n + 1) * sizeof *p);
+    if (!p) return an_fail(err, AN_NO_MEMORY, "out of memory");
+    a->request.sampling.bias = a->bias = p;
+    for (size_t i = 0; i < n; i++) p[(*have)++] = (struct an_token_bias){ids[i], (float)bias};
     return AN_OK;
 }
 
+/* A text stands for each of the tokens it is made of, as in llama-server. */
+static an_status bias_text(text_ask *a, const char *text, double bias, an_error *err)
+{
+    int32_t *ids = NULL;
+    size_t n = 0;
+    if (!a->vocab) return no_tokenizer(a, "logit_bias", err);
+    an_status s = an_vocab_encode(a->vocab, text, strlen(text), 0, &ids, &n, err);
+    if (s == AN_OK && n == 0)
+        s = an_fail_param(err, AN_INVALID, "logit_bias", "logit_bias: a text without a token");
+    if (s == AN_OK) s = push_bias(a, ids, n, bias, err);
+    free(ids);
+    return s;
+}
+
+static an_status bias_id(text_ask *a, long long id, double bias, an_error *err)
+{
+    if (id < 0 || id >= a->info.vocab)
+        return an_fail_param(err, AN_INVALID, "logit_bias",
+                             "logit_bias: %lld is no token id from 0 to %d", id, a->info.vocab - 1);
+    int32_t one = (int32_t)id;
+    return push_bias(a, &one, 1, bias, err);
+}
+
+/* A number, or false, which bans. */
+static an_status read_strength(const text_ask *a, const json_t *value, double *out, an_error *err)
+{
+    double max = a->dialect == TEXT_LLAMA ? 1e4 : 100;
+    *out = json_is_false(value) ? -HUGE_VAL : json_number_value(value);
+    if (json_is_false(value) || (json_is_number(value) && fabs(*out) <= max)) return AN_OK;
+    return an_fail_param(err, AN_INVALID, "logit_bias",
+                         "logit_bias: a bias is a number from -%g to %g, or false", max, max);
+}
+
+/* A key of an object: an id in digits, or else a text. */
+static an_status add_key(text_ask *a, const char *key, const json_t *value, an_error *err)
+{
+    double bias;
+    char *end = NULL;
+    an_status s = read_strength(a, value, &bias, err);
+    if (s != AN_OK) return s;
+    bool digits = (*key >= '0' && *key <= '9') || (*key == '-' && key[1] >= '0' && key[1] <= '9');
+    long long id = digits ? strtoll(key, &end, 10) : 0;
+    return digits && !*end ? bias_id(a, id, bias, err) : bias_text(a, key, bias, err);
+}
+
+/* [id, bias] or ["text", bias]. */
+static an_status add_pair(text_ask *a, const json_t *pair, an_error *err)
+{
+    double bias;
+    const json_t *what = json_array_get(pair, 0);
+    if (json_array_size(pair) != 2 || !(json_is_integer(what) || json_is_string(what)))
+        return an_fail_param(err, AN_INVALID, "logit_bias",
+                             "logit_bias: a list has entries [id, bias] or [\"text\", bias]");
+    an_status s = read_strength(a, json_array_get(pair, 1), &bias, err);
+    if (s != AN_OK) return s;
+    return json_is_string(what) ? bias_text(a, json_string_value(what), bias, err)
+                                : bias_id(a, json_integer_value(what), bias, err);
+}
+
+/* OpenAI's {"id": bias} and llama-server's [[id, bias], ...], both with texts too. */
 static an_status read_bias(text_ask *a, an_error *err)
 {
     const char *key;
     json_t *v;
-    size_t i, n = json_is_object(a->logit_bias) ? json_object_size(a->logit_bias)
-                                                : json_array_size(a->logit_bias);
+    size_t i;
     an_status s = AN_OK;
-    a->bias = calloc(n + 1, sizeof *a->bias);
-    if (!a->bias) return an_fail(err, AN_NO_MEMORY, "out of memory");
-    a->request.sampling.bias = a->bias;
-    if (json_is_object(a->logit_bias)) {
-        json_object_foreach(a->logit_bias, key, v)
-        {
-            if (s == AN_OK) s = add_bias(a, key, NULL, v, err);
-        }
-    } else {
-        json_array_foreach(a->logit_bias, i, v)
-        {
-            if (s == AN_OK) s = add_bias(a, NULL, json_array_get(v, 0), json_array_get(v, 1), err);
-        }
+    if (json_is_array(a->logit_bias)) {
+        json_array_foreach(a->logit_bias, i, v) if (s == AN_OK) s = add_pair(a, v, err);
+        return s;
     }
+    json_object_foreach(a->logit_bias, key, v) if (s == AN_OK) s = add_key(a, key, v, err);
     return s;
 }
+
+/* ---------------------------------------------------------------- finding it */
 
 an_status text_find_model(text_ask *a, an_engine *e, const char *model, an_error *err)
 {
@@ -99,13 +147,6 @@ an_status text_find_model(text_ask *a, an_engine *e, const char *model, an_error
 }
 
 /* ---------------------------------------------------------------- ids */
-
-static an_status no_tokenizer(const text_ask *a, const char *param, an_error *err)
-{
-    return an_fail_param(err, AN_INVALID, param,
-                         "%s: model '%s' has no tokenizer: it takes and gives token ids only",
-                         param, a->model);
-}
 
 typedef struct id_list {
     int32_t *ids;

@@ -106,6 +106,13 @@ class Completions(unittest.TestCase):
         self.assertEqual(a['choices'][0]['token_ids'], [11] * 8)
         first = complete(**ASK)['choices'][0]['token_ids'][0]
         self.assertNotEqual(complete(**dict(ASK, logit_bias={str(first): -100}))['choices'][0]['token_ids'][0], first)
+        # a text is each of its tokens; in a list digits in quotes are a text too
+        ask = dict(model='tiny', prompt='a', max_tokens=1, temperature=0)
+        text = lambda bias: complete(**ask, logit_bias=bias)['choices'][0]['text']
+        self.assertEqual((text({'th': 100}), text({'12': 100}) == '1', text([['1', 100]])), ('th', False, '1'))
+        self.assertEqual(text([['th', 50], ['!', 100], [SPECIAL.index('<|im_end|>'), False]]), '!')
+        free = complete(**dict(ask, max_tokens=40))['choices'][0]['text']
+        self.assertFalse(set(complete(**dict(ask, max_tokens=40), logit_bias=[[free, False]])['choices'][0]['text']) & set(free[:1]))
 
     def test_logprobs_and_echo(self):
         a = complete(model='tiny', prompt='rain', max_tokens=5, temperature=0, logprobs=3, echo=True, return_token_ids=True)['choices'][0]
@@ -126,13 +133,6 @@ class Completions(unittest.TestCase):
         self.assertEqual(score['usage']['completion_tokens'], 0)
         self.assertEqual(score['choices'][0]['logprobs']['token_logprobs'], l['token_logprobs'][:greedy])
 
-    def test_stream_is_the_same(self):
-        ask = dict(model='tiny', prompt='the rain', max_tokens=40, temperature=1, seed=5, logprobs=1, return_token_ids=True, n=2)
-        whole = complete(**ask)
-        chunks = stream('/v1/completions', **ask, stream_options=dict(include_usage=True))
-        self.assertEqual(chunks[-1]['choices'], [])
-        self.assertEqual(chunks[-1]['usage']['completion_tokens'], whole['usage']['completion_tokens'])
-        self.assertTrue(all(c['usage'] is None for c in chunks[:-1]))
     def test_scoring_draws_nothing(self):
         """max_tokens 0 with echo: the prompt, which may fill the context, is scored and no token is made."""
         made = lambda: sum(v for k, v in SERVER.metrics().items() if k.startswith('vllm:generation_tokens_total'))
@@ -163,6 +163,13 @@ class Completions(unittest.TestCase):
         self.assertEqual((status, body['error']['param']), (400, 'n'))
         self.assertIn('128', body['error']['message'])
 
+    def test_stream_is_the_same(self):
+        ask = dict(model='tiny', prompt='the rain', max_tokens=40, temperature=1, seed=5, logprobs=1, return_token_ids=True, n=2)
+        whole = complete(**ask)
+        chunks = stream('/v1/completions', **ask, stream_options=dict(include_usage=True))
+        self.assertEqual(chunks[-1]['choices'], [])
+        self.assertEqual(chunks[-1]['usage']['completion_tokens'], whole['usage']['completion_tokens'])
+        self.assertTrue(all(c['usage'] is None for c in chunks[:-1]))
         for i, w in enumerate(whole['choices']):
             mine = [c['choices'][0] for c in chunks[:-1] if c['choices'][0]['index'] == i]
             self.assertEqual(''.join(c['text'] for c in mine), w['text'])
@@ -209,7 +216,10 @@ class Completions(unittest.TestCase):
             (dict(max_tokens=-1), 'max_tokens', ''), (dict(max_tokens=1 << 40), 'max_tokens', ''),
             (dict(temperature=-1), 'temperature', ''), (dict(temperature='hot'), 'temperature', ''), (dict(top_p=1.5), 'top_p', ''),
             (dict(presence_penalty=9), 'presence_penalty', ''), (dict(logprobs=21), 'logprobs', ''),
-            (dict(logit_bias={'512': 1}), 'logit_bias', '511'), (dict(logit_bias={'a': 1}), 'logit_bias', ''),
+            (dict(logit_bias={'512': 1}), 'logit_bias', '511'), (dict(logit_bias={'': 1}), 'logit_bias', 'token'),
+            (dict(logit_bias={'a': True}), 'logit_bias', 'false'), (dict(logit_bias=[['a']]), 'logit_bias', 'text'),
+            (dict(logit_bias=[[1.5, 1]]), 'logit_bias', 'id'), (dict(logit_bias={'x' * 1025: 1}), 'logit_bias', '1024'),
+            (dict(model='bare', prompt=[1], logit_bias={'a': 1}), 'logit_bias', 'tokenizer'),
             (dict(logit_bias={'-1': 1}), 'logit_bias', ''), (dict(logit_bias={'1': 101}), 'logit_bias', ''),
             (dict(logit_bias={str(i): 1 for i in range(1025)}), 'logit_bias', '1024'),
             (dict(stop=['x'] * 17), 'stop', '16'), (dict(stop=[1]), 'stop', ''), (dict(stop=['x' * 5000]), 'stop', ''),
@@ -314,16 +324,6 @@ class Chat(unittest.TestCase):
         b = ok('/apply-template', model='tiny', messages=[dict(role='user', content='x')], add_generation_prompt=False)
         self.assertFalse(b['prompt'].endswith('assistant\n'))
 
-    def test_json(self):
-        schema = dict(type='object', properties=dict(ok=dict(type='boolean'), color=dict(enum=['red', 'blue'])),
-                      required=['ok', 'color'], additionalProperties=False)
-        for seed in range(4):
-            a = chat(max_tokens=200, seed=seed, temperature=1,
-                     response_format=dict(type='json_schema', json_schema=dict(name='s', schema=schema)))['choices'][0]
-            if a['finish_reason'] == 'stop':
-                v = json.loads(a['message']['content'])
-                self.assertEqual((set(v), type(v['ok'])), ({'ok', 'color'}, bool))
-        a = chat(max_tokens=60, temperature=0, response_format=dict(type='json_object'))['choices'][0]
     def test_the_last_message_goes_on(self):
         """continue_final_message: the prompt ends where the last message's text ends."""
         def shown(content, model='tiny', **more):
@@ -360,6 +360,16 @@ class Chat(unittest.TestCase):
                 self.assertEqual(SERVER.post('/apply-template', dict(ask, model=model))[0], 200)
             self.assertEqual(server.stop(), 0)
 
+    def test_json(self):
+        schema = dict(type='object', properties=dict(ok=dict(type='boolean'), color=dict(enum=['red', 'blue'])),
+                      required=['ok', 'color'], additionalProperties=False)
+        for seed in range(4):
+            a = chat(max_tokens=200, seed=seed, temperature=1,
+                     response_format=dict(type='json_schema', json_schema=dict(name='s', schema=schema)))['choices'][0]
+            if a['finish_reason'] == 'stop':
+                v = json.loads(a['message']['content'])
+                self.assertEqual((set(v), type(v['ok'])), ({'ok', 'color'}, bool))
+        a = chat(max_tokens=60, temperature=0, response_format=dict(type='json_object'))['choices'][0]
         self.assertTrue(a['message']['content'].lstrip().startswith('{'))
         a = complete(model='tiny', prompt='x', max_tokens=20, grammar='root ::= "yes" | "no"')['choices'][0]
         self.assertIn(a['text'], ('yes', 'no'))
@@ -468,6 +478,13 @@ class Llama(unittest.TestCase):
     def test_status(self):
         props = SERVER.get('/props')[1]
         self.assertIn('n_ctx', props['default_generation_settings'])
+        self.assertEqual((props['chat_template'], props['model_alias'], props['has_chat_template']), ('', 'bare', False))
+        props = SERVER.get('/props?model=tools')[1]
+        self.assertEqual((props['chat_template'], props['chat_template_caps']['supports_tools']), (HERMES, True))
+        self.assertEqual((props['eos_token'], props['is_sleeping'], props['modalities']['vision']), ('<|im_end|>', False, False))
+        props = SERVER.get('/props?model=tiny')[1]
+        self.assertEqual((props['chat_template'], props['chat_template_caps']['supports_tools']), (CHATML, False))
+        self.assertEqual(SERVER.get('/props?model=none')[0], 404)
         slots = SERVER.get('/slots')[1]
         self.assertEqual(len(slots), props['total_slots'])
         self.assertEqual(SERVER.get('/v1/health')[1]['status'], 'ok')
@@ -478,13 +495,6 @@ class Llama(unittest.TestCase):
 
 
 class Serving(unittest.TestCase):
-        self.assertEqual((props['chat_template'], props['model_alias'], props['has_chat_template']), ('', 'bare', False))
-        props = SERVER.get('/props?model=tools')[1]
-        self.assertEqual((props['chat_template'], props['chat_template_caps']['supports_tools']), (HERMES, True))
-        self.assertEqual((props['eos_token'], props['is_sleeping'], props['modalities']['vision']), ('<|im_end|>', False, False))
-        props = SERVER.get('/props?model=tiny')[1]
-        self.assertEqual((props['chat_template'], props['chat_template_caps']['supports_tools']), (CHATML, False))
-        self.assertEqual(SERVER.get('/props?model=none')[0], 404)
     def wait_for(self, what, seconds=20):
         until = time.time() + patience(seconds)
         while time.time() < until and not what():
@@ -512,6 +522,26 @@ class Serving(unittest.TestCase):
     def test_deadline(self):
         status, body = SERVER.post('/v1/completions', dict(model='tiny', prompt='a', max_tokens=450, n=8, ignore_eos=True, deadline_ms=1))
         self.assertEqual((status, body['error']['code']), (504, 'deadline_exceeded'))
+
+    def test_stopping_is_told_in_a_stream(self):
+        """Answers that are cut by the server's end say so, in their stream and outside one."""
+        server = Server('--dtype', 'f32', '--models', FOLDER, '--grace', '0')
+        ask = dict(model='tiny', prompt=['a', 'b', 'c'], max_tokens=450, n=8, ignore_eos=True)
+        c, d = server.connect(), server.connect()
+        c.request('POST', '/v1/completions', json.dumps(dict(ask, stream=True)))
+        d.request('POST', '/v1/completions', json.dumps(ask))
+        r = c.getresponse()
+        self.assertTrue(r.readline().startswith(b'data: '))
+        self.wait_for(lambda: server.metrics()['anneal_sequences_running'] > 24)
+        server.process.send_signal(signal.SIGTERM)
+        said = [json.loads(l[6:])['error'] for l in r.read().decode().split('\n') if l.startswith('data: {"error"')]
+        whole = d.getresponse()
+        e = json.loads(whole.read())['error']
+        self.assertEqual((whole.status, e['type'], e['code'], whole.getheader('Retry-After')), (503, 'server_error', 'shutting_down', '1'))
+        self.assertEqual({(e['type'], e['code']) for e in said}, {('server_error', 'shutting_down')})
+        c.close()
+        d.close()
+        self.assertEqual(server.process.wait(patience(30)), 0)
 
     def test_slow_reader(self):
         """Thousands of tokens for someone who does not read: the server holds no more than the text."""
@@ -596,26 +626,6 @@ class Chatting(unittest.TestCase):
         self.assertIn('tokenizer', p.stderr)
 
     def test_generate(self):
-    def test_stopping_is_told_in_a_stream(self):
-        """Answers that are cut by the server's end say so, in their stream and outside one."""
-        server = Server('--dtype', 'f32', '--models', FOLDER, '--grace', '0')
-        ask = dict(model='tiny', prompt=['a', 'b', 'c'], max_tokens=450, n=8, ignore_eos=True)
-        c, d = server.connect(), server.connect()
-        c.request('POST', '/v1/completions', json.dumps(dict(ask, stream=True)))
-        d.request('POST', '/v1/completions', json.dumps(ask))
-        r = c.getresponse()
-        self.assertTrue(r.readline().startswith(b'data: '))
-        self.wait_for(lambda: server.metrics()['anneal_sequences_running'] > 24)
-        server.process.send_signal(signal.SIGTERM)
-        said = [json.loads(l[6:])['error'] for l in r.read().decode().split('\n') if l.startswith('data: {"error"')]
-        whole = d.getresponse()
-        e = json.loads(whole.read())['error']
-        self.assertEqual((whole.status, e['type'], e['code'], whole.getheader('Retry-After')), (503, 'server_error', 'shutting_down', '1'))
-        self.assertEqual({(e['type'], e['code']) for e in said}, {('server_error', 'shutting_down')})
-        c.close()
-        d.close()
-        self.assertEqual(server.process.wait(patience(30)), 0)
-
         p = subprocess.run([ANNEAL, 'generate', '--models', FOLDER, '--dtype', 'f32', '-m', 'tiny', '-p', 'the', '--seed', '4'],
                            capture_output=True, timeout=patience(60))
         want = complete(model='tiny', prompt='the', max_tokens=256, seed=4)['choices'][0]['text']
