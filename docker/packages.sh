@@ -1,8 +1,8 @@
 # packages.sh: the Debian/Ubuntu packages anneal needs, in one place: ./run, ./test and the
 # Dockerfile read it. Sourced, not run.
 
-# compiler and build tool; libraries: HTTP, JSON, pictures, tokenizer patterns, CPU kernels
-BUILD_PACKAGES="gcc libc6-dev cmake ninja-build pkg-config
+# compilers (C++ for the GPU's kernels) and build tool; libraries: HTTP, JSON, pictures, tokenizer patterns, CPU kernels
+BUILD_PACKAGES="gcc g++ libc6-dev cmake ninja-build pkg-config
     libmicrohttpd-dev libjansson-dev libpng-dev libwebp-dev libjpeg-dev libpcre2-dev zlib1g-dev
     libunistring-dev libdnnl-dev"
 # tests: clang for libFuzzer, wrk for load, python3 for the HTTP suites

@@ -5,7 +5,7 @@ file(GLOB AN_KERNEL_SRCS CONFIGURE_DEPENDS kernels/*.c kernels/ref/*.c kernels/c
      kernels/bench/*.c)
 set(AN_KERNEL_SRCS ${AN_KERNEL_SRCS})
 list(FILTER AN_KERNEL_SRCS EXCLUDE REGEX "/onednn\\.c$")
-add_library(an_kernels STATIC ${AN_KERNEL_SRCS})
+add_library(an_kernels STATIC ${AN_KERNEL_SRCS} $<TARGET_OBJECTS:an_gpu_simt>)
 target_include_directories(an_kernels PRIVATE ${CMAKE_SOURCE_DIR}/kernels)
 target_link_libraries(an_kernels PUBLIC an_flags an_base)
 # Plain loops are left to the compiler's vectoriser, which gcc 12 fully runs at -O3 only.
@@ -48,4 +48,26 @@ if(ANNEAL_ONEDNN AND EXISTS ${CMAKE_SOURCE_DIR}/kernels/cpu/onednn.c)
   else()
     message(WARNING "oneDNN not found: building without it")
   endif()
+endif()
+
+# The GPU's kernels and their host side, kernels/cuda, on the CPU: device "simt". (The same files
+# become the device "cuda" through nvcc.)
+file(GLOB AN_GPU_SRCS CONFIGURE_DEPENDS kernels/cuda/*.c)
+file(GLOB AN_GPU_KERNELS CONFIGURE_DEPENDS kernels/cuda/*.cu)
+file(GLOB AN_SIMT_SRCS CONFIGURE_DEPENDS kernels/simt/*.cc)
+set_source_files_properties(${AN_GPU_KERNELS} PROPERTIES LANGUAGE CXX)
+add_library(an_gpu_simt OBJECT ${AN_GPU_SRCS} ${AN_GPU_KERNELS} ${AN_SIMT_SRCS})
+target_compile_definitions(an_gpu_simt PRIVATE AN_GPU_PREFIX=an_simt_ _GNU_SOURCE)
+target_include_directories(an_gpu_simt PRIVATE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/kernels
+                           ${CMAKE_SOURCE_DIR}/kernels/cuda ${CMAKE_SOURCE_DIR}/kernels/simt/include)
+# No C++ at run time. -Warray-bounds of gcc 12 is mistaken about slices of fragments in registers.
+set(AN_GPU_CXX_FLAGS -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-array-bounds -fno-exceptions -fno-rtti
+    -fno-threadsafe-statics -fno-math-errno -ffp-contract=off)
+target_compile_options(an_gpu_simt PRIVATE
+  "$<$<COMPILE_LANGUAGE:C>:$<TARGET_PROPERTY:an_flags,INTERFACE_COMPILE_OPTIONS>>"
+  "$<$<COMPILE_LANGUAGE:CXX>:${AN_GPU_CXX_FLAGS}>")
+if(ANNEAL_SANITIZE STREQUAL "address")
+  # Fibers are told to AddressSanitizer; ThreadSanitizer sees kernels in tests/simt only.
+  target_compile_options(an_gpu_simt PRIVATE
+    "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=address,undefined;-fno-sanitize-recover=all;-fno-omit-frame-pointer;-g>")
 endif()

@@ -1,0 +1,86 @@
+/* runtime.h: what the files of the emulated runtime API share. All of it is guarded by one lock:
+ * calls from several host threads follow each other, work included. */
+#ifndef SIMT_RUNTIME_H
+#define SIMT_RUNTIME_H
+
+#include "simt.h"
+
+namespace simt
+{
+
+/* Holds the lock of the runtime for the length of a function. Recursive. */
+struct Locked {
+    Locked();
+    ~Locked();
+    Locked(const Locked &) = delete;
+};
+
+/* ---- runtime.cc: errors. A kernel's failure stays until cudaDeviceReset, as on a GPU. ---- */
+extern cudaError_t sticky;
+extern char sticky_text[2048];
+/* Notes e as this thread's last error and returns it; a sticky error wins. */
+cudaError_t note(cudaError_t e);
+
+/* ---- stream.cc ---- */
+enum OpKind { OP_LAUNCH, OP_COPY, OP_SET, OP_FREE, OP_RECORD, OP_WAIT, OP_GRAPH };
+
+struct Op {
+    OpKind kind;
+    Op *next;
+    uint64_t number; /* in its stream, from 1 */
+    Launch launch;   /* its arguments behind the Op */
+    void *dst;
+    const void *src;
+    size_t dst_pitch, src_pitch, width, height; /* a plain copy is one row */
+    int value;
+    cudaEvent_t event;
+    cudaStream_t other; /* OP_WAIT: until its work up to `until` is done */
+    uint64_t until;
+    cudaGraphExec_t graph;
+};
+
+/* Takes ownership of the op: into the stream's queue, or into the graph being captured. */
+cudaError_t enqueue(cudaStream_t s, Op *op);
+Op *new_op(OpKind kind, size_t extra);
+void run_op(Op *op);
+cudaError_t run_stream(cudaStream_t s, uint64_t until);
+void run_all_streams(void);
+/* Number of the newest op of s. */
+uint64_t stream_newest(cudaStream_t s);
+bool stream_done(cudaStream_t s, uint64_t number);
+cudaStream_t stream_or_default(cudaStream_t s);
+
+/* ---- graph.cc ---- */
+/* The graph that s records into, or NULL. */
+cudaGraph_t capturing(cudaStream_t s);
+void graph_add(cudaGraph_t g, Op *op);
+void graph_run(cudaGraphExec_t e);
+void graph_release(cudaGraphExec_t e);
+
+/* ---- event.cc ---- */
+void event_ran(cudaEvent_t e, uint64_t number);
+
+/* ---- memory.cc ---- */
+/* Lets this process touch device memory until close; nests. Does nothing without guard=1. */
+void memory_open(void);
+void memory_close(void);
+void memory_release(void *p);
+void memory_reset(void);
+bool memory_is_device(const void *p, size_t bytes);
+/* Whether bytes from p lie within one live allocation. */
+bool memory_holds(const void *p, size_t bytes);
+bool memory_is_pinned(const void *p, size_t bytes);
+
+} // namespace simt
+
+struct CUstream_st {
+    uint32_t magic;
+    bool blocking; /* waits for the default stream and is waited for by it */
+    simt::Op *first, *last;
+    uint64_t newest, done;
+    uint32_t queued;
+    cudaGraph_t capture;
+    CUstream_st *next;
+};
+
+#endif
