@@ -2,8 +2,15 @@
  * device arrays, then they are launched. */
 #include "cuda/gpu_host.h"
 
+#include <stdlib.h>
+
 /* The grid's limit in y and z. */
 #define MOST_BLOCKS 65535
+
+static int gpu_type(an_dtype t)
+{
+    return t == AN_BF16 ? GPU_BF16 : GPU_F32;
+}
 
 an_status GPU(attention_op)(an_lane *l, const an_attention_args *a)
 {
@@ -37,8 +44,208 @@ an_status GPU(attention_op)(an_lane *l, const an_attention_args *a)
                              .q_len = (int)a->q_len,
                              .heads = a->heads,
                              .head_dim = a->head_dim,
-                             .dtype = a->dtype == AN_BF16 ? GPU_BF16 : GPU_F32,
+                             .dtype = gpu_type(a->dtype),
                              .scale = a->scale,
                              .causal = a->causal};
     return GPU(check)(l, GPU(attention)(&g, GPU(stream)(l)), "attention");
+}
+
+/* ---------------------------------------------------------------- language models */
+
+an_status GPU(rope_op)(an_lane *l, const an_rope_args *a)
+{
+    const int32_t *pos = GPU(stage)(l, a->pos, (size_t)a->tokens * sizeof *pos);
+    const float *inv_freq = GPU(stage)(l, a->inv_freq, (size_t)(a->rot_dim / 2) * sizeof *inv_freq);
+    if (GPU(idle)(l)) return l->error.status;
+    const gpu_rope g = {.x = a->x,
+                        .tokens = a->tokens,
+                        .stride = a->stride,
+                        .dtype = gpu_type(a->dtype),
+                        .heads = a->heads,
+                        .head_dim = a->head_dim,
+                        .rot_dim = a->rot_dim,
+                        .interleaved = a->interleaved,
+                        .pos = pos,
+                        .inv_freq = inv_freq,
+                        .mscale = a->mscale};
+    return GPU(check)(l, GPU(rope)(&g, GPU(stream)(l)), "rope");
+}
+
+static gpu_kv_pool pool_of(const an_kv_pool *p)
+{
+    return (gpu_kv_pool){p->k, p->v, gpu_type(p->dtype), p->kv_heads, p->head_dim};
+}
+
+/* An array on its way to the device: host memory until it is sent. */
+static an_status no_host_memory(an_lane *l, size_t bytes)
+{
+    an_lane_fail(l, AN_NO_MEMORY, "%zu bytes of host memory for the tick's places", bytes);
+    return l->error.status;
+}
+
+an_status GPU(kv_write_op)(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n,
+                           const void *k, int64_t k_stride, const void *v, int64_t v_stride,
+                           an_dtype dtype)
+{
+    int64_t tokens = 0;
+    for (int i = 0; i < n; i++) tokens += rows[i].q_len;
+    const size_t bytes = (size_t)tokens * sizeof(gpu_kv_place);
+    gpu_kv_place *place = l->counting ? NULL : malloc(bytes), *p = place;
+    if (!place && !l->counting) return no_host_memory(l, bytes);
+    for (int i = 0; place && i < n; i++)
+        for (int64_t t = 0; t < rows[i].q_len; t++) {
+            const int64_t pos = rows[i].pos + t;
+            *p++ = (gpu_kv_place){(int32_t)(rows[i].q_start + t), rows[i].blocks[pos / AN_KV_BLOCK],
+                                  (int32_t)(pos % AN_KV_BLOCK)};
+        }
+    const gpu_kv_write g = {.pool = pool_of(pool),
+                            .place = GPU(stage)(l, place, bytes),
+                            .places = (int)tokens,
+                            .k = k,
+                            .v = v,
+                            .k_stride = k_stride,
+                            .v_stride = v_stride,
+                            .dtype = gpu_type(dtype)};
+    free(place);
+    if (GPU(idle)(l)) return l->error.status;
+    return GPU(check)(l, GPU(kv_write)(&g, GPU(stream)(l)), "kv_write");
+}
+
+/* ---------------------------------------------------------------- paged attention
+ * Rows become tiles of queries. Where tiles are few, as for one long sequence, their segments of
+ * keys become blocks too, in rounds of as many as there is room for states. No bit depends on
+ * that: see paged.cu. */
+
+#define ENOUGH_BLOCKS 128  /* with fewer, segments are split off */
+#define STATES        1024 /* times 16 queries: room for states of segments */
+
+typedef struct tiling {
+    gpu_paged_tile *small, *large; /* large ones lie behind the small ones */
+    int smalls, larges;
+    int segments[2]; /* the most of a small tile and of a large one */
+} tiling;
+
+static int64_t paged_first(const an_paged_args *a, int64_t pos)
+{
+    return a->window && pos >= a->window ? pos - a->window + 1 : 0;
+}
+
+/* Adds the tiles of a row; without memory, counts them. */
+static void tile_row(tiling *t, const an_paged_args *a, const an_kv_row *row, int32_t table,
+                     bool large_too)
+{
+    const int group = a->heads / a->pool->kv_heads;
+    const int64_t queries = row->q_len * group;
+    const bool large = large_too && queries > GPU_PAGED_SMALL;
+    const int each = large ? GPU(paged_large)(a->head_dim) : GPU_PAGED_SMALL;
+    for (int64_t first = 0; first < queries; first += each) {
+        int *count = large ? &t->larges : &t->smalls;
+        gpu_paged_tile *to = large ? t->large : t->small;
+        if (to)
+            to[*count] = (gpu_paged_tile){(int32_t)row->q_start, (int32_t)row->pos,
+                                          (int32_t)queries, (int32_t)first, table};
+        ++*count;
+        const int64_t end = first + each < queries ? first + each : queries;
+        const int64_t to_segment = (row->pos + (end - 1) / group) / GPU_PAGED_SEGMENT;
+        const int64_t from = paged_first(a, row->pos + first / group) / GPU_PAGED_SEGMENT;
+        const int segments = (int)(to_segment - from + 1);
+        if (segments > t->segments[large]) t->segments[large] = segments;
+    }
+}
+
+/* How many segments of each tile are blocks of their own; 0: none. */
+static int width_of(int64_t blocks, int segments, int rows)
+{
+    if (segments < 2 || blocks >= ENOUGH_BLOCKS) return 0;
+    const int64_t room = STATES * 16 / rows / blocks;
+    const int wide = (int)(room < segments ? room : segments);
+    return wide < 2 ? 0 : wide;
+}
+
+static an_status launch_tiles(an_lane *l, gpu_paged *g, const gpu_paged_tile *tile, int tiles,
+                              bool small, int segments)
+{
+    if (!tiles) return AN_OK;
+    const int rows = small ? GPU_PAGED_SMALL : GPU(paged_large)(g->pool.head_dim);
+    g->tile = tile;
+    g->tiles = tiles;
+    g->small_tiles = small;
+    g->wide = width_of((int64_t)tiles * g->pool.kv_heads, segments, rows);
+    g->round = 0;
+    do {
+        an_status s = GPU(check)(l, GPU(paged)(g, GPU(stream)(l)), "attention_paged");
+        if (s) return s;
+    } while (g->wide && ++g->round * g->wide < segments);
+    return AN_OK;
+}
+
+static bool paged_fits(an_lane *l, const an_paged_args *a)
+{
+    const int64_t most = INT32_MAX / 2;
+    int64_t blocks = 0;
+    for (int i = 0; i < a->n; i++) {
+        const an_kv_row *r = &a->rows[i];
+        blocks += (r->pos + r->q_len) / AN_KV_BLOCK + 1;
+        if (r->pos + r->q_len > most || r->q_len > most / a->heads || r->q_start > most ||
+            blocks > most || a->pool->kv_heads > MOST_BLOCKS) {
+            an_lane_fail(l, AN_TOO_LARGE,
+                         "attention_paged: row %d with %lld tokens of %d heads at position %lld, "
+                         "%d kv heads: a GPU's kernel counts up to 2^30, and %d kv heads",
+                         i, (long long)r->q_len, a->heads, (long long)r->pos, a->pool->kv_heads,
+                         MOST_BLOCKS);
+            return false;
+        }
+    }
+    return true;
+}
+
+an_status GPU(attention_paged_op)(an_lane *l, const an_paged_args *a)
+{
+    _Static_assert(GPU_KV_BLOCK == AN_KV_BLOCK, "kernels and pool agree on a block");
+    if (!paged_fits(l, a)) return l->error.status;
+    const int group = a->heads / a->pool->kv_heads;
+    const bool large_too = a->dtype == AN_BF16 && a->pool->dtype == AN_BF16;
+    size_t blocks = 0, tokens = 0;
+    for (int i = 0; i < a->n; i++) {
+        blocks += (size_t)((a->rows[i].pos + a->rows[i].q_len - 1) / AN_KV_BLOCK + 1);
+        tokens += (size_t)a->rows[i].q_len;
+    }
+    /* Room by the number of rows and tokens: memory is planned before it is known how they meet. */
+    const size_t tiles = (size_t)a->n + tokens * (size_t)group / GPU_PAGED_SMALL;
+    const size_t state = 16 * (size_t)(a->head_dim + 2) * sizeof(float);
+    const size_t bytes = tiles * sizeof(gpu_paged_tile) + blocks * sizeof(int32_t);
+    float *states = an_lane_scratch(l, STATES * state);
+    float *totals = an_lane_scratch(l, ENOUGH_BLOCKS * 4 * state);
+    gpu_paged_tile *host = l->counting ? NULL : malloc(bytes);
+    if (!host && !l->counting) return no_host_memory(l, bytes);
+
+    tiling t = {0};
+    int32_t *tables = host ? (int32_t *)(void *)(host + tiles) : NULL, at = 0;
+    for (int i = 0; host && i < a->n; i++) tile_row(&t, a, &a->rows[i], 0, large_too);
+    t = (tiling){.small = host, .large = host ? host + t.smalls : NULL};
+    for (int i = 0; host && i < a->n; i++) {
+        const an_kv_row *row = &a->rows[i];
+        const int32_t n = (int32_t)((row->pos + row->q_len - 1) / AN_KV_BLOCK + 1);
+        tile_row(&t, a, row, at, large_too);
+        memcpy(tables + at, row->blocks, (size_t)n * sizeof *tables);
+        at += n;
+    }
+    const gpu_paged_tile *tile = GPU(stage)(l, host, bytes);
+    free(host);
+    if (GPU(idle)(l)) return l->error.status;
+    gpu_paged g = {.pool = pool_of(a->pool),
+                   .tables = (const int32_t *)(const void *)(tile + tiles),
+                   .q = a->q,
+                   .q_stride = a->q_stride,
+                   .y = a->y.data,
+                   .heads = a->heads,
+                   .group = group,
+                   .dtype = gpu_type(a->dtype),
+                   .scale = a->scale,
+                   .softcap = a->softcap,
+                   .window = (int)(a->window < INT32_MAX / 2 ? a->window : INT32_MAX / 2),
+                   .states = states,
+                   .totals = totals};
+    an_status s = launch_tiles(l, &g, tile, t.smalls, true, t.segments[0]);
+    return s ? s : launch_tiles(l, &g, tile + t.smalls, t.larges, false, t.segments[1]);
 }

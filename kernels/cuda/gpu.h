@@ -282,6 +282,23 @@ int GPU(quant)(const gpu_quant *a, gpu_stream stream);
 int GPU(gate)(const float *sums, int n, int rows, const int32_t *range, const gpu_out *out,
               gpu_stream stream);
 
+/* ---------------------------------------------------------------- moe.cu: mixtures of experts
+ * Choice i of token t is number t * top_k + i; choices are grouped by expert, those of one expert in
+ * the order of their tokens. */
+
+/* expert, weight [tokens, top_k]: the largest of logits [tokens, experts] in order, ties to the
+ * lower expert; a softmax over all experts, or over the chosen. A NaN is the least. */
+int GPU(moe_choose)(const float *logits, int tokens, int experts, int top_k, bool over_all,
+                    int32_t *expert, float *weight, gpu_stream stream);
+/* place [choices]: a choice's grouped row; token [choices]: a grouped row's token; range
+ * [experts][2]: an expert's grouped rows, first and end. */
+int GPU(moe_group)(const int32_t *expert, int choices, int experts, int top_k, int32_t *place,
+                   int32_t *token, int32_t *range, gpu_stream stream);
+/* y[t] = sum over i of weight[t, i] * rows[place[t, i]] in order, + residual[t]; rows [choices, c]. */
+int GPU(moe_combine)(const float *rows, const int32_t *place, const float *weight, int tokens,
+                     int top_k, int c, const void *residual, void *y, int y_dtype,
+                     gpu_stream stream);
+
 /* ---------------------------------------------------------------- attention
  * attention.cu, paged.cu, rope.cu; host side: attention.c. */
 
