@@ -224,11 +224,12 @@ an_status an_slot_load(an_engine *e, an_slot *s, an_error *err)
         if (s->model) unload(e, s);
         return an_fail_prefix(err, st, "loading model '%s'", s->entry.id);
     }
-    const an_vocab *vocab; /* opened now, so that the first request does not wait for it */
+    const an_vocab *vocab = NULL; /* opened now, so that the first request does not wait for it */
     if (s->entry.info.kind == AN_KIND_IMAGE)
         an_preview_fit(e, s);
     else
         st = an_slot_vocab(e, s, &vocab, err);
+    if (!st && s->entry.info.kind == AN_KIND_TEXT && vocab) st = an_grammar_prepare(vocab, err);
     if (st) {
         unload(e, s);
         return an_fail_prefix(err, st, "loading model '%s'", s->entry.id);

@@ -120,9 +120,9 @@ size_t g_interval(const an_grammar *g, uint32_t c);
 #define G_UNKNOWN (-2)
 
 typedef struct g_state {
-    uint32_t stacks, n;   /* in list: nodes whose top is a set; 0 = the empty stack: complete */
-    uint8_t *mask;        /* [vocab / 8], NULL = not made yet */
-    uint64_t mask_key[2]; /* the trie it was made with */
+    uint32_t stacks, n; /* in list: nodes whose top is a set; 0 = the empty stack: complete */
+    uint8_t *mask;      /* [vocab / 8], NULL = not made yet */
+    uint64_t mask_trie; /* number of the trie it was made with */
     bool complete;
     bool stays_known;
     uint16_t stays; /* kinds of characters after which it is still this state */
@@ -198,10 +198,7 @@ typedef struct g_trie_node {
 } g_trie_node;
 
 typedef struct g_trie {
-    int refs; /* under the list's lock */
-    uint64_t key[2];
-    const an_vocab *of; /* a vocabulary that is known to live, as matchers use it, or NULL */
-    int of_users;
+    uint64_t number; /* no two tries of the process have the same */
     int32_t vocab;
     g_trie_node *nodes; /* depth first, and one more at the end */
     size_t n_nodes;
@@ -211,11 +208,9 @@ typedef struct g_trie {
     uint16_t *piece_len; /* [vocab] 0 = never allowed */
     int32_t *ends;       /* end tokens */
     size_t n_ends;
-    struct g_trie *next; /* in the list of known ones */
 } g_trie;
 
-/* Counted and shared; v lives until it is released. */
-an_status g_trie_get(const an_vocab *v, g_trie **out, an_error *err);
-void g_trie_release(g_trie *t, const an_vocab *v);
+/* The vocabulary's, built when it is first asked for; NULL = no memory. */
+const g_trie *g_trie_of(const an_vocab *v, an_error *err);
 
 #endif

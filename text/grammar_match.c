@@ -18,8 +18,7 @@ typedef struct partial {
 
 struct an_matcher {
     an_grammar *g;
-    const an_vocab *vocab;
-    g_trie *trie;
+    const g_trie *trie;
     int32_t state;
     partial part;
     bool ended;                     /* an end token was taken */
@@ -212,8 +211,7 @@ static bool fill_mask(an_matcher *m, g_states *s, uint8_t *mask)
 {
     size_t vocab = (size_t)m->trie->vocab, bytes = vocab / 8 + 1;
     g_state *here = &s->states[m->state];
-    if (m->part.need == 0 && here->mask &&
-        memcmp(here->mask_key, m->trie->key, sizeof m->trie->key) == 0) {
+    if (m->part.need == 0 && here->mask && here->mask_trie == m->trie->number) {
         spread(here->mask, vocab, mask);
         return true;
     }
@@ -225,7 +223,7 @@ static bool fill_mask(an_matcher *m, g_states *s, uint8_t *mask)
     here = &s->states[m->state]; /* the walk made states */
     if (ok && m->part.need == 0 && !here->mask && s->mask_bytes + bytes <= MAX_MASK_BYTES) {
         here->mask = bits;
-        memcpy(here->mask_key, m->trie->key, sizeof m->trie->key);
+        here->mask_trie = m->trie->number;
         s->mask_bytes += bytes;
     } else {
         free(bits);
@@ -251,14 +249,11 @@ bool an_matcher_mask(an_matcher *m, uint8_t *mask)
 an_status an_matcher_new(an_grammar *g, const an_vocab *v, an_matcher **out, an_error *err)
 {
     *out = NULL;
+    const g_trie *trie = g_trie_of(v, err);
+    if (!trie) return AN_NO_MEMORY;
     an_matcher *m = calloc(1, sizeof *m);
     if (!m) return an_fail(err, AN_NO_MEMORY, "grammar: out of memory");
-    m->vocab = v;
-    an_status s = g_trie_get(v, &m->trie, err);
-    if (s != AN_OK) {
-        free(m);
-        return s;
-    }
+    m->trie = trie;
     m->state = g_states_start(lock_states(g));
     bool ok = m->state >= 0;
     if (ok) {
@@ -267,7 +262,6 @@ an_status an_matcher_new(an_grammar *g, const an_vocab *v, an_matcher **out, an_
     }
     unlock_states(g);
     if (!ok) {
-        g_trie_release(m->trie, v);
         free(m);
         return an_fail(err, AN_NO_MEMORY, "grammar: out of memory");
     }
@@ -277,16 +271,10 @@ an_status an_matcher_new(an_grammar *g, const an_vocab *v, an_matcher **out, an_
 
 an_matcher *an_matcher_clone(const an_matcher *m)
 {
-    an_error err;
-    g_trie *trie;
     an_matcher *c = malloc(sizeof *c);
-    if (!c || g_trie_get(m->vocab, &trie, &err) != AN_OK) { /* found by address: m uses it */
-        free(c);
-        return NULL;
-    }
+    if (!c) return NULL;
     pthread_mutex_lock(&m->g->lock);
     *c = *m;
-    c->trie = trie;
     an_grammar_ref(m->g);
     link_matcher(c);
     unlock_states(m->g);
@@ -303,7 +291,6 @@ void an_matcher_free(an_matcher *m)
         m->g->matchers = m->next;
     if (m->next) m->next->prev = m->prev;
     unlock_states(m->g);
-    g_trie_release(m->trie, m->vocab);
     an_grammar_unref(m->g);
     free(m);
 }

@@ -1,12 +1,10 @@
 /* grammar_trie.c: the pieces of a vocabulary as a trie of their bytes, depth first in one array, so
  * that a walk that skips what a grammar forbids reads it once from front to back. Building one
- * takes tens of milliseconds, so the last ones are kept: they are found by what is in the
- * vocabulary, not by its address, which another vocabulary may have after it. */
+ * takes tens of milliseconds, so a vocabulary has one for its whole life. */
 #include "grammar_impl.h"
+#include "lm_vocab.h"
 
 #include <stdlib.h>
-
-#define KEPT 4 /* tries that stay without a user */
 
 typedef struct piece {
     const char *p;
@@ -79,7 +77,7 @@ static void fill(g_trie *t, const piece *v, size_t n)
     t->nodes[t->n_nodes] = (g_trie_node){.first = (uint32_t)n, .skip = (uint32_t)t->n_nodes};
 }
 
-static void free_trie(g_trie *t)
+void g_trie_free(g_trie *t)
 {
     if (!t) return;
     free(t->nodes);
@@ -124,92 +122,33 @@ static g_trie *build(const an_vocab *v)
     return t;
 fail:
     free(pieces);
-    free_trie(t);
+    g_trie_free(t);
     return NULL;
 }
 
-/* ---------------------------------------------------------------- the ones that are known */
+/* ---------------------------------------------------------------- a vocabulary's own */
 
-static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
-static g_trie *known; /* newest first */
+/* Built once: whoever comes meanwhile waits for it. */
+static pthread_mutex_t build_lock = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t built; /* tries so far, under the lock */
 
-static void hash(const an_vocab *v, uint64_t key[2])
+const g_trie *g_trie_of(const an_vocab *v, an_error *err)
 {
-    uint64_t a = 0xcbf29ce484222325u, b = 0x9e3779b97f4a7c15u;
-    for (int32_t id = 0; id < an_vocab_size(v); id++) {
-        piece p = {0};
-        uint64_t kind = usable(v, id, &p) ? 1 + p.n : an_vocab_is_end(v, id) ? UINT64_MAX : 0;
-        a = (a ^ kind) * 0x100000001b3u;
-        b = (b + kind) * 0xbf58476d1ce4e5b9u;
-        b ^= b >> 31;
-        for (size_t i = 0; kind && kind != UINT64_MAX && i < p.n; i++) {
-            a = (a ^ (unsigned char)p.p[i]) * 0x100000001b3u;
-            b = (b ^ (unsigned char)p.p[i]) * 0x94d049bb133111ebu;
-        }
-    }
-    key[0] = a;
-    key[1] = b ^ (b >> 29);
-}
-
-/* Forgets what is beyond KEPT and used by nobody. */
-static void forget(void)
-{
-    int n = 0;
-    for (g_trie **at = &known; *at;) {
-        g_trie *t = *at;
-        if (++n > KEPT && t->refs == 0) {
-            *at = t->next;
-            free_trie(t);
-        } else {
-            at = &t->next;
-        }
-    }
-}
-
-/* A vocabulary that a matcher uses lives and does not change: its address is enough. */
-static g_trie *by_address(const an_vocab *v)
-{
-    g_trie *t = known;
-    while (t && t->of != v) t = t->next;
-    return t;
-}
-
-static g_trie *by_content(const an_vocab *v)
-{
-    uint64_t key[2];
-    hash(v, key);
-    g_trie *t = known;
-    while (t && (t->key[0] != key[0] || t->key[1] != key[1] || t->vocab != an_vocab_size(v)))
-        t = t->next;
+    an_vocab *owner = (an_vocab *)(uintptr_t)v; /* for its readers nothing changes */
+    g_trie *t = atomic_load(&owner->trie);
+    if (t) return t;
+    pthread_mutex_lock(&build_lock);
+    t = atomic_load(&owner->trie);
     if (!t && (t = build(v)) != NULL) {
-        memcpy(t->key, key, sizeof key);
-        t->next = known;
-        known = t;
+        t->number = ++built;
+        atomic_store(&owner->trie, t);
     }
+    pthread_mutex_unlock(&build_lock);
+    if (!t) an_fail(err, AN_NO_MEMORY, "grammar: out of memory for the vocabulary");
     return t;
 }
 
-an_status g_trie_get(const an_vocab *v, g_trie **out, an_error *err)
+an_status an_grammar_prepare(const an_vocab *v, an_error *err)
 {
-    pthread_mutex_lock(&known_lock);
-    g_trie *t = by_address(v);
-    if (!t) t = by_content(v);
-    if (t) {
-        t->refs++;
-        if (!t->of) t->of = v;
-        if (t->of == v) t->of_users++;
-    }
-    forget();
-    pthread_mutex_unlock(&known_lock);
-    *out = t;
-    return t ? AN_OK : an_fail(err, AN_NO_MEMORY, "grammar: out of memory for the vocabulary");
-}
-
-void g_trie_release(g_trie *t, const an_vocab *v)
-{
-    pthread_mutex_lock(&known_lock);
-    t->refs--;
-    if (t->of == v && --t->of_users == 0) t->of = NULL;
-    forget();
-    pthread_mutex_unlock(&known_lock);
+    return g_trie_of(v, err) ? AN_OK : AN_NO_MEMORY;
 }

@@ -1,6 +1,7 @@
 /* lm_vocab.h: what a language model's vocabulary is once read. vocab_json.c and vocab_gguf.c fill
  * it from files, vocab_table.c indexes it, the other vocab_*.c only read it: after open nothing
- * changes, so any number of threads may share one. Private to the room.
+ * changes (but for the trie of grammars, which comes later and stays), so any number of threads may
+ * share one. Private to the room.
  *
  * A text becomes ids in this order, the one of the tokenizers package:
  *   added tokens cut out of the raw text -> normalizers -> added tokens cut out of that ->
@@ -9,6 +10,8 @@
 #define ANNEAL_TEXT_LM_VOCAB_H
 
 #include "tokenizer.h"
+
+#include <stdatomic.h>
 
 struct json_t;
 
@@ -144,7 +147,9 @@ struct an_vocab {
     size_t n_before, n_after;
     int32_t unknown; /* what the model puts for what it lacks; -1: nothing */
     int32_t bos, eos, unk, pad, fim[3];
+    _Atomic(struct g_trie *) trie; /* for grammars (grammar_trie.c), NULL until one needs it */
 };
+void g_trie_free(struct g_trie *t); /* NULL is fine */
 
 /* ---- vocab_table.c: tokens and merges ---- */
 

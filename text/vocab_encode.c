@@ -185,6 +185,7 @@ void an_vocab_free(an_vocab *v)
     an_lm_steps_free(&v->decoders);
     free(v->before);
     free(v->after);
+    g_trie_free(atomic_load(&v->trie));
     free(v);
 }
 

@@ -33,6 +33,9 @@ an_status an_grammar_schema(const struct json_t *schema, const an_grammar_limits
 an_grammar *an_grammar_ref(an_grammar *g); /* counted, any thread */
 void an_grammar_unref(an_grammar *g);      /* NULL is fine */
 
+/* What matchers need of a vocabulary, once for its life; else the first matcher does it: tens of
+ * milliseconds for 50000 tokens. Any thread. */
+an_status an_grammar_prepare(const an_vocab *v, an_error *err);
 /* v must outlive it. */
 an_status an_matcher_new(an_grammar *g, const an_vocab *v, an_matcher **out, an_error *err);
 an_matcher *an_matcher_clone(const an_matcher *m); /* NULL = no memory */

@@ -386,6 +386,66 @@ static void *walk(void *arg)
     return NULL;
 }
 
+/* n words of letters, shortest first, then an end token. */
+static an_vocab *word_vocab(int n)
+{
+    json_t *tokens = json_array(), *types = json_array();
+    an_vocab *v = NULL;
+    for (int i = 0; i < n; i++) {
+        char word[16] = "", *p = word + sizeof word - 1;
+        int k = i;
+        do {
+            *--p = (char)('a' + k % 26);
+            k = k / 26 - 1;
+        } while (k >= 0);
+        json_array_append_new(tokens, json_string(p));
+        json_array_append_new(types, json_integer(1));
+    }
+    json_array_append_new(tokens, json_string("<|end|>"));
+    json_array_append_new(types, json_integer(3));
+    json_t *meta = json_pack("{s:s, s:s, s:o, s:o, s:[], s:i}", "tokenizer.ggml.model", "gpt2",
+                             "tokenizer.ggml.pre", "smollm", "tokenizer.ggml.tokens", tokens,
+                             "tokenizer.ggml.token_type", types, "tokenizer.ggml.merges",
+                             "tokenizer.ggml.eos_token_id", n);
+    an_vocab_open_gguf(meta, &v, NULL);
+    json_decref(meta);
+    return v;
+}
+
+/* Only the first matcher of a vocabulary waits for it to be taken apart, or nobody where it was
+ * prepared; and a grammar keeps the masks of two vocabularies apart. */
+TEST(a_vocabulary_is_prepared_once)
+{
+    an_vocab *v[2] = {word_vocab(30000), word_vocab(400)};
+    an_grammar *g = NULL;
+    an_error e;
+    REQUIRE(v[0] && v[1]);
+    static const char text[] = "root ::= \"ab\" | \"b\"";
+    REQUIRE(an_grammar_gbnf(text, sizeof text - 1, NULL, &g, &e) == AN_OK);
+    double start = an_now_s();
+    REQUIRE(an_grammar_prepare(v[0], &e) == AN_OK);
+    double prepare = an_now_s() - start, later = 0;
+    uint8_t *mask = malloc(30001);
+    REQUIRE(mask);
+    for (int i = 0; i < 20; i++) { /* no matcher lives meanwhile */
+        an_matcher *m = NULL;
+        int size = i % 2 ? 400 : 30000, allowed = 0;
+        start = an_now_s();
+        REQUIRE(an_matcher_new(g, v[i % 2], &m, &e) == AN_OK);
+        if (i % 2 == 0) later += an_now_s() - start;
+        REQUIRE(an_matcher_mask(m, mask));
+        for (int id = 0; id <= size; id++) allowed += mask[id];
+        CHECK(allowed == 3 && mask[0] && mask[1] && mask[27]); /* a, b, ab */
+        an_matcher_free(m);
+    }
+    printf("  prepared in %.2f ms, then 10 matchers in %.3f ms\n", 1e3 * prepare, 1e3 * later);
+    CHECK(later < prepare);
+    free(mask);
+    an_grammar_unref(g);
+    an_vocab_free(v[0]);
+    an_vocab_free(v[1]);
+}
+
 TEST(threads)
 {
     an_vocab *v = tiny_vocab();
