@@ -119,6 +119,13 @@ static an_status choose_dtype(an_engine *e, const char *name, an_error *err)
     return AN_OK;
 }
 
+/* Four fifths of the machine's memory, or nine tenths of the device's own: a GPU runs little else. */
+static size_t usable_bytes(const an_device *d)
+{
+    const size_t own = an_device_memory_bytes(d);
+    return own ? own / 10 * 9 : an_machine_bytes() / 5 * 4;
+}
+
 /* The caller's strings need not outlive the call. */
 static an_status copy_options(an_engine *e, const an_engine_options *o, an_error *err)
 {
@@ -131,7 +138,6 @@ static an_status copy_options(an_engine *e, const an_engine_options *o, an_error
     for (size_t i = 0; i < n && ok; i++) ok = (e->dirs[i] = an_strdup(o->model_dirs[i])) != NULL;
     e->o.model_dirs = (const char *const *)e->dirs;
     e->o.dtype = NULL; /* what it came to is in e->dtype */
-    if (e->o.memory_bytes == 0) e->o.memory_bytes = an_machine_bytes() / 5 * 4;
     return ok ? AN_OK : an_fail(err, AN_NO_MEMORY, "no memory for the engine");
 }
 
@@ -154,6 +160,7 @@ static an_status open_all(an_engine *e, const an_engine_options *o, an_error *er
     an_status s = copy_options(e, o, err);
     if (!s) s = an_device_open(&o->device, &e->device, err);
     if (!s) s = choose_dtype(e, o->dtype, err);
+    if (!s && e->o.memory_bytes == 0) e->o.memory_bytes = usable_bytes(e->device);
     if (!s) s = an_lane_open(e->device, 0, &e->lane, err);
     if (s) return s;
     an_slots_scan(e);

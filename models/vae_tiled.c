@@ -107,6 +107,7 @@ void an_vae_decode_tiled(const an_vae *v, an_lane *l, an_dtype dtype, const floa
         int64_t nan = 0;
         an_image_out(l, an_view_of(strip, 0, 1, rows, w * f, 3),
                      an_view_of(picture_u8, y0 * f * w * f * 3, 1, rows, w * f, 3), &nan);
+        an_lane_sync(l); /* nan is the device's until then */
         *n_nan += nan;
     }
     an_lane_release(l, mark);

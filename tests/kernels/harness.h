@@ -18,7 +18,11 @@
  *   - against the reference: |y - ref| <= tol * (|ref| + rms(ref)), and a rounding of y's dtype;
  *   - same bytes for every thread count;
  *   - same bytes for a row alone, in another batch and at another place;
- *   - that a lane with exactly the bytes that a counting lane counted is enough, and is used up. */
+ *   - that a lane with exactly the bytes that a counting lane counted is enough, and is used up.
+ *
+ * The same suites test other devices: AN_TEST_DEVICE=simt (or cuda) in the environment, and h_all
+ * runs every case there instead, in several orders of threads where they are emulated. A test that
+ * looks into device memory or at what only the CPU has begins with H_CPU_ONLY. */
 #ifndef ANNEAL_KERNELS_HARNESS_H
 #define ANNEAL_KERNELS_HARNESS_H
 
@@ -43,6 +47,24 @@ typedef struct h_run {
 } h_run;
 
 typedef void (*h_fn)(h_run *h, const void *cfg);
+
+/* The device under test: "cpu", "simt", "cuda". */
+static inline const char *h_tested(void)
+{
+    const char *name = getenv("AN_TEST_DEVICE");
+    return name && *name ? name : "cpu";
+}
+static inline bool h_on(const char *name)
+{
+    return strcmp(h_tested(), name) == 0;
+}
+#define H_CPU_ONLY                                                                                 \
+    do {                                                                                           \
+        if (!h_on("cpu")) return;                                                                  \
+    } while (0)
+
+/* kernels/simt's, when that is the device; see its cuda_runtime_api.h. */
+int simt_configure(const char *options);
 
 /* "auto" unless a test sets it: which GEMM the CPU devices of h_all use. */
 static const char *h_gemm = "auto";
@@ -285,15 +307,72 @@ static inline void h_on_isa(const char *name, h_fn fn, const void *cfg, double t
     h_free(&first);
 }
 
+/* More than this a batch, and the emulator takes seconds: left to a GPU. */
+#define H_SIMT_FLOPS 6e7
+
+static inline double h_flops(an_device *d, h_fn fn, const void *cfg)
+{
+    h_run c = {.d = d, .n = 3, .id = h_batch0};
+    CHECK(an_lane_open_counting(d, &c.l, NULL) == AN_OK);
+    fn(&c, cfg);
+    double flops = an_lane_flops(c.l);
+    an_lane_close(c.l);
+    h_free(&c);
+    return flops;
+}
+
+/* The same bytes whichever thread of a block, and whichever block, goes first. */
+static inline void h_orders(an_device *d, const char *name, h_fn fn, const void *cfg,
+                            const h_run *y)
+{
+    static unsigned cases;
+    char random[64];
+    snprintf(random, sizeof random, "order=rand,seed=%u", 1 + cases++ % 5);
+    const char *const orders[] = {"order=rev", random};
+    for (int i = 0; i < 2; i++) {
+        CHECK(simt_configure(orders[i]));
+        h_run other = h_do(d, fn, cfg, 3, h_batch0);
+        for (int r = 0; r < 3; r++) h_same_row(name, orders[i], y, r, 3, &other, r, 3);
+        h_free(&other);
+    }
+    CHECK(simt_configure("order=seq"));
+}
+
+static inline void h_on_tested(const char *name, h_fn fn, const void *cfg, double tol,
+                               const h_run *ref)
+{
+    an_device *d = h_device(h_tested(), "auto", 1);
+    if (!d) return;
+    const bool simt = h_on("simt");
+    if (simt && h_flops(d, fn, cfg) > H_SIMT_FLOPS) {
+        printf("  left to a GPU: %s\n", name);
+        an_device_close(d);
+        return;
+    }
+    h_run y = h_do(d, fn, cfg, 3, h_batch0), b1 = h_do(d, fn, cfg, 1, h_batch1),
+          b3 = h_do(d, fn, cfg, 7, h_batch3);
+    h_compare(name, h_tested(), &y, ref, tol);
+    h_same_row(name, h_tested(), &y, 2, 3, &b1, 0, 1);
+    h_same_row(name, h_tested(), &y, 2, 3, &b3, 0, 7);
+    h_same_row(name, h_tested(), &y, 2, 3, &b3, 6, 7);
+    h_same_row(name, h_tested(), &y, 1, 3, &b3, 4, 7);
+    if (simt) h_orders(d, name, fn, cfg, &y);
+    h_free(&y);
+    h_free(&b1);
+    h_free(&b3);
+    an_device_close(d);
+}
+
 static inline void h_all(const char *name, h_fn fn, const void *cfg, double tol)
 {
     static bool told;
     an_device *r = h_device("ref", "auto", 1);
     if (!r) return;
     h_run ref = h_do(r, fn, cfg, 3, h_batch0);
+    if (!h_on("cpu")) h_on_tested(name, fn, cfg, tol, &ref);
     static const char *const isas[] = {"generic", "avx2", "avx512", "amx"};
     if (h_emulated) h_on_isa(name, fn, cfg, tol, "emulated", &ref);
-    for (int i = 0; i < 4 && !h_emulated; i++) {
+    for (int i = 0; i < 4 && !h_emulated && h_on("cpu"); i++) {
         an_device *d = h_device("cpu", isas[i], 1);
         if (!d) continue;
         bool have = (int)d->isa >= i;

@@ -63,7 +63,7 @@ TEST(sampler_steps)
 {
     static const int64_t counts[] = {2, 31, 512, 4 * 9 * 13, 20011};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-        for (int kind = 0; kind < 16; kind += counts[i] > 1000 ? 5 : 1) {
+        for (int kind = 0; kind<16; kind += counts[i]> 1000 ? 5 : 1) {
             step_case c = {.count = counts[i],
                            .rescale = kind & 1,
                            .threshold = kind & 2,
@@ -78,12 +78,53 @@ TEST(sampler_steps)
 
 /* ---------------------------------------------------------------- by hand */
 
-static const char *const both[] = {"ref", "cpu"};
+static an_device *one_of_both(int i)
+{
+    return h_device(i ? h_tested() : "ref", "auto", 2);
+}
+
+/* Arrays of a test on the host, and where they are on the device while a step is made. */
+typedef struct mirror {
+    an_lane *l;
+    struct {
+        float *host, *device;
+        size_t bytes;
+    } array[16];
+    int n;
+} mirror;
+
+static float *there(mirror *m, float *host, size_t count)
+{
+    an_tensor t = an_lane_tensor(m->l, AN_F32, (int64_t)count);
+    an_upload(m->l, t.data, host, count * sizeof *host);
+    m->array[m->n].host = host;
+    m->array[m->n].device = t.data;
+    m->array[m->n++].bytes = count * sizeof *host;
+    return t.data;
+}
+
+/* The step of a row whose pointers are the host's, n elements each. */
+static void step_on(an_lane *l, const an_step_row *row)
+{
+    const size_t mark = an_lane_mark(l), n = (size_t)row->count;
+    mirror m = {.l = l};
+    an_step_row r = *row;
+    r.x = there(&m, r.x, n);
+    if (r.saved) r.saved = there(&m, r.saved, n);
+    if (r.noise) r.noise = there(&m, (float *)(uintptr_t)r.noise, n);
+    for (int j = 0; j < r.branches; j++) r.pred[j] = there(&m, (float *)(uintptr_t)r.pred[j], n);
+    for (int h = 0; h < AN_HISTORY; h++)
+        if (r.d[h]) r.d[h] = there(&m, r.d[h], n);
+    an_sampler_step(l, &r, 1);
+    for (int i = 0; i < m.n; i++)
+        an_download(l, m.array[i].host, m.array[i].device, m.array[i].bytes);
+    an_lane_release(l, mark);
+}
 
 TEST(one_step_written_out)
 {
     for (int i = 0; i < 2; i++) {
-        an_device *d = h_device(both[i], "auto", 2);
+        an_device *d = one_of_both(i);
         an_lane *l = NULL;
         REQUIRE(an_lane_open(d, 65536, &l, NULL) == AN_OK);
         float x[2] = {1, -2}, saved[2] = {5, 6}, cond[2] = {0.5f, 1}, uncond[2] = {0.25f, -1};
@@ -104,7 +145,7 @@ TEST(one_step_written_out)
         r.step.out[AN_TERM_D0 + 1] = 4;
         r.step.keep[AN_TERM_X] = 1;
         r.step.keep[AN_TERM_SAVED] = 10;
-        an_sampler_step(l, &r, 1);
+        step_on(l, &r);
         CHECK(an_lane_status(l, NULL) == AN_OK);
         /* m = 1, 5; d = 1, -9 */
         CHECK_NEAR(d0[0], 1, 0);
@@ -123,7 +164,7 @@ TEST(one_step_written_out)
 TEST(dynamic_threshold_written_out)
 {
     for (int i = 0; i < 2; i++) {
-        an_device *d = h_device(both[i], "auto", 1);
+        an_device *d = one_of_both(i);
         an_lane *l = NULL;
         REQUIRE(an_lane_open(d, 65536, &l, NULL) == AN_OK);
         for (int max = 0; max < 3; max++) {
@@ -134,7 +175,7 @@ TEST(dynamic_threshold_written_out)
             an_step_row r = {.count = 101, .branches = 1, .pred = {m}, .weight = {1}, .x = x};
             r.step = (an_step){.dm = 1, .threshold = 0.995f, .threshold_max = max ? 50 : 1000};
             r.step.out[AN_TERM_D0] = 1;
-            an_sampler_step(l, &r, 1);
+            step_on(l, &r);
             CHECK(an_lane_status(l, NULL) == AN_OK);
             double top = max == 0 ? 100.5 : max == 1 ? 50 : 1;
             CHECK_NEAR(x[0], m[0] / top, 1e-6);
@@ -150,7 +191,7 @@ TEST(dynamic_threshold_written_out)
 TEST(steps_of_odd_numbers)
 {
     for (int i = 0; i < 2; i++) {
-        an_device *d = h_device(both[i], "auto", 1);
+        an_device *d = one_of_both(i);
         an_lane *l = NULL;
         REQUIRE(an_lane_open(d, 65536, &l, NULL) == AN_OK);
         float x[4] = {1, 2, NAN, 4}, m[4] = {2, 2, 2, 2}, u[4] = {1, 1, 1, 1};
@@ -158,13 +199,13 @@ TEST(steps_of_odd_numbers)
             .count = 4, .branches = 2, .pred = {m, u}, .weight = {2, -1}, .x = x, .rescale = 0.7f};
         r.step.out[AN_TERM_X] = 1;
         r.step.out[AN_TERM_M] = 1;
-        an_sampler_step(l, &r, 1);
+        step_on(l, &r);
         CHECK(an_lane_status(l, NULL) == AN_OK);
         CHECK(x[0] == 4 && x[1] == 5 && x[2] != x[2] && x[3] == 7);
         r.step.threshold = 0.9f;
         r.step.threshold_max = 2;
         r.step.dx = 1;
-        an_sampler_step(l, &r, 1);
+        step_on(l, &r);
         CHECK(an_lane_status(l, NULL) == AN_OK);
         /* memory that no term asks for is not read */
         float nan[4] = {NAN, NAN, NAN, NAN}, fresh[4] = {1, 2, 3, 4};
@@ -177,7 +218,7 @@ TEST(steps_of_odd_numbers)
                           .noise = nan,
                           .d = {NULL, nan}};
         r.step.out[AN_TERM_X] = 3;
-        an_sampler_step(l, &r, 1);
+        step_on(l, &r);
         CHECK(fresh[0] == 3 && fresh[3] == 12);
         an_lane_close(l);
         an_device_close(d);
@@ -256,9 +297,11 @@ static void run_image_in(h_run *h, const void *cfg)
     an_tensor x = an_lane_tensor(h->l, AN_U8, h->n, c->h, c->w, 3);
     an_tensor y = an_lane_tensor(h->l, c->dtype, h->n, c->h, c->w, 3);
     int64_t row = c->h * c->w * 3;
-    for (int i = 0; i < h->n && x.data; i++)
-        for (int64_t k = 0; k < row; k++)
-            ((uint8_t *)x.data)[i * row + k] = (uint8_t)(k * 7 + h->id[i]);
+    uint8_t *v = malloc((size_t)(h->n * row));
+    for (int i = 0; i < h->n; i++)
+        for (int64_t k = 0; k < row; k++) v[i * row + k] = (uint8_t)(k * 7 + h->id[i]);
+    an_upload(h->l, x.data, v, (size_t)(h->n * row));
+    free(v);
     an_image_in(h->l, x, y);
     h_output(h, y);
 }
@@ -277,30 +320,37 @@ TEST(latents_and_pictures)
 TEST(picture_values)
 {
     for (int i = 0; i < 2; i++) {
-        an_device *d = h_device(both[i], "auto", 2);
+        an_device *d = one_of_both(i);
         an_lane *l = NULL;
         REQUIRE(an_lane_open(d, 1 << 20, &l, NULL) == AN_OK);
         an_tensor x = an_lane_tensor(l, AN_F32, 1, 100, 100, 3);
         an_tensor y = an_lane_tensor(l, AN_U8, 1, 100, 100, 3);
-        float *v = x.data;
+        static float v[30000];
+        static uint8_t u[30000];
         for (int k = 0; k < 30000; k++) v[k] = NAN;
         /* 2/255 * n - 1 is n; halves go to even: 0.5 -> 0, 1.5 -> 2 */
         const float in[12] = {-1,        1,    0,        -5,      5,    INFINITY,
                               -INFINITY, 0.2f, 1.0f / 3, -0.999f, 0.5f, 0.25f};
         const int out[12] = {0, 255, 128, 0, 255, 255, 0, 153, 170, 0, 191, 159};
         memcpy(v, in, sizeof in);
-        int64_t nan = -1;
+        an_upload(l, x.data, v, sizeof v);
+        int64_t nan = -1, none = -1;
         an_image_out(l, x, y, &nan);
-        CHECK(an_lane_status(l, NULL) == AN_OK && nan == 30000 - 12);
-        for (int k = 0; k < 12; k++)
-            CHECK_MSG(((uint8_t *)y.data)[k] == out[k], "%d: %d, not %d", k, ((uint8_t *)y.data)[k],
-                      out[k]);
-        CHECK(((uint8_t *)y.data)[29999] == 0);
-        for (int k = 0; k < 256; k++) ((uint8_t *)y.data)[k] = (uint8_t)k;
+        an_tensor few = an_tensor_4d(x.data, AN_F32, 1, 2, 2, 3), bytes = few;
+        bytes.data = (char *)y.data + 512;
+        bytes.dtype = AN_U8;
+        an_image_out(l, few, bytes, &none);
+        CHECK(an_lane_status(l, NULL) == AN_OK && nan == 30000 - 12 && none == 0);
+        an_download(l, u, y.data, sizeof u);
+        for (int k = 0; k < 12; k++) CHECK_MSG(u[k] == out[k], "%d: %d, not %d", k, u[k], out[k]);
+        CHECK(u[29999] == 0 && memcmp(u, u + 512, 12) == 0);
+        for (int k = 0; k < 256; k++) u[k] = (uint8_t)k;
+        an_upload(l, y.data, u, sizeof u);
         an_image_in(l, y, x);
         an_image_out(l, x, y, NULL);
+        an_download(l, u, y.data, sizeof u);
         int wrong = 0;
-        for (int k = 0; k < 256; k++) wrong += ((uint8_t *)y.data)[k] != k;
+        for (int k = 0; k < 256; k++) wrong += u[k] != k;
         CHECK(wrong == 0);
         an_lane_close(l);
         an_device_close(d);
