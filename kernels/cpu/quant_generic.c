@@ -1,10 +1,7 @@
 /* quant_generic.c: a panel against a few rows in plain C, for machines without anything better, and
  * what the other kernels are checked against when a device opens. */
 #include "quant.h"
-
-/* The 16 levels of IQ4_NL and IQ4_XS. */
-static const int8_t levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                  1,    13,   25,  38,  53,  69,  89,  113};
+#include "../block.h"
 
 static void round_row(const void *x, an_dtype dtype, int64_t k, int rows, int r, void *tile)
 {
@@ -67,7 +64,7 @@ static int number_at(an_dtype format, const uint8_t *body, int r, int k)
         return low | bit_at(body + 128, r, k) << 4;
     case AN_IQ4_NL:
     case AN_IQ4_XS:
-        return levels[low];
+        return an_block_levels[low];
     default:
         return low;
     }
