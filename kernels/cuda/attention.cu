@@ -82,8 +82,8 @@ __global__ void __launch_bounds__(T::THREADS)
         bf16 *y = (bf16 *)a.y + at.y + (int64_t)(mine + 8 * h) * a.heads * d;
 #pragma unroll
         for (int n = 0; n < T::DV / 8; n++)
-            flash_put2(y, e0 + n * 8 + (lane & 3) * 2, d, st.o[n][2 * h] * by,
-                       st.o[n][2 * h + 1] * by);
+            flash_put2(y, e0 + n * 8 + (lane & 3) * 2, d, st.o(n, 2 * h) * by,
+                       st.o(n, 2 * h + 1) * by);
     }
 }
 

@@ -28,6 +28,9 @@ template <int DK_, int DV_, int KEYS_, int WARPS_> struct flash_tile {
     static constexpr int KP = DK + 8, VP = DV + 8;
     static constexpr bool Q_STAYS = DK <= 128; /* in registers; else it is read in every step */
     static constexpr int Q_FRAGMENTS = Q_STAYS ? DK / 16 : 1;
+    /* Fragments of v loaded at a time, of 16 columns each: as many as divide DV, at most 5. */
+    static constexpr int F = DV / 16;
+    static constexpr int AT_ONCE = F % 5 == 0 ? 5 : F % 4 == 0 ? 4 : F % 3 == 0 ? 3 : 2;
     static constexpr int Q_SIZE = ROWS * KP, K_SIZE = KEYS * KP, V_SIZE = KEYS * VP;
     static constexpr int BYTES = 2 * (Q_SIZE + 2 * K_SIZE + 2 * V_SIZE);
 };
@@ -46,7 +49,12 @@ template <class T> PRIM bf16 *flash_v(unsigned char *shared, int buffer)
 /* Of rows g and g + 8 of the warp: the output so far, the largest score, and this thread's part of
  * the sum (its own columns). */
 template <class T> struct flash_state {
-    float o[T::DV / 8][4], most[2], sum[2];
+    float parts[T::F / T::AT_ONCE][1][2 * T::AT_ONCE][4], most[2], sum[2];
+    /* element e of the fragment of columns 8n .. 8n + 7 */
+    __device__ __forceinline__ float &o(int n, int e)
+    {
+        return parts[n / (2 * T::AT_ONCE)][0][n % (2 * T::AT_ONCE)][e];
+    }
 };
 
 /* How a product becomes a score, in powers of 2: s * scale, or cap_out * tanh(s * cap_in). */
@@ -113,7 +121,9 @@ PRIM void flash_load_step(unsigned char *shared, const K &k, const V &v, int j, 
 template <class T> PRIM void flash_clear(flash_state<T> &st)
 {
 #pragma unroll
-    for (int n = 0; n < T::DV / 8; n++) st.o[n][0] = st.o[n][1] = st.o[n][2] = st.o[n][3] = 0.f;
+    for (int n = 0; n < T::DV / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) st.o(n, e) = 0.f;
     st.most[0] = st.most[1] = -INFINITY;
     st.sum[0] = st.sum[1] = 0.f;
 }
@@ -196,8 +206,8 @@ template <class T> PRIM void flash_softmax(flash_state<T> &st, float (&s)[1][T::
         st.sum[h] = fmaf(st.sum[h], keep, sum);
 #pragma unroll
         for (int n = 0; n < T::DV / 8; n++) {
-            st.o[n][2 * h] = __fmul_rn(st.o[n][2 * h], keep);
-            st.o[n][2 * h + 1] = __fmul_rn(st.o[n][2 * h + 1], keep);
+            st.o(n, 2 * h) = __fmul_rn(st.o(n, 2 * h), keep);
+            st.o(n, 2 * h + 1) = __fmul_rn(st.o(n, 2 * h + 1), keep);
         }
     }
 }
@@ -207,8 +217,7 @@ template <class T>
 PRIM void flash_values(flash_state<T> &st, const float (&s)[1][T::KEYS / 8][4], const bf16 *v,
                        int lane)
 {
-    constexpr int TILES = T::DV / 16; /* loaded at a time: as many as divide evenly, at most 5 */
-    constexpr int N = TILES % 5 == 0 ? 5 : TILES % 4 == 0 ? 4 : TILES % 3 == 0 ? 3 : 2;
+    constexpr int N = T::AT_ONCE;
     const bf16 *mine = v + (lane & 15) * T::VP + (lane >> 4) * 8;
 #pragma unroll
     for (int kk = 0; kk < T::KEYS / 16; kk++) {
@@ -216,15 +225,15 @@ PRIM void flash_values(flash_state<T> &st, const float (&s)[1][T::KEYS / 8][4], 
         const uint32_t a[1][4] = {{pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]),
                                    pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3])}};
 #pragma unroll
-        for (int n0 = 0; n0 < TILES; n0 += N) {
+        for (int part = 0; part < T::F / N; part++) {
             const void *at[N];
             uint32_t b[N][4], column[2 * N][2];
 #pragma unroll
-            for (int n = 0; n < N; n++) at[n] = mine + kk * 16 * T::VP + (n0 + n) * 16;
+            for (int n = 0; n < N; n++) at[n] = mine + kk * 16 * T::VP + (part * N + n) * 16;
             ldmatrix_x4_trans_n(b, at);
 #pragma unroll
             for (int n = 0; n < 4 * N; n++) column[n / 2][n % 2] = b[n / 4][n % 4];
-            mma_bf16_tile(*(float(*)[1][2 * N][4]) st.o[2 * n0], a, column);
+            mma_bf16_tile(st.parts[part], a, column);
         }
     }
 }

@@ -174,7 +174,7 @@ PRIM void paged_fold(unsigned char *shared, flash_state<T> &st, float (&most)[2]
 #pragma unroll
             for (int e = 2 * h; e < 2 * h + 2; e++) {
                 float *total = paged_total<T>(shared, n, e);
-                *total = paged_add(*total, st.o[n][e], w);
+                *total = paged_add(*total, st.o(n, e), w);
             }
     }
     flash_clear(st);
@@ -195,7 +195,7 @@ PRIM void paged_leave(const gpu_paged &a, flash_state<T> &st, int tile, int kv_h
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const int e = e0 + n * 8 + (lane & 3) * 2 + i;
-                if (e < d) to[e] = st.o[n][2 * h + i];
+                if (e < d) to[e] = st.o(n, 2 * h + i);
             }
         if (e0 == 0 && (lane & 3) == 0) {
             to[d] = st.most[h];
