@@ -24,6 +24,7 @@ typedef struct part {
     an_status status;
     an_error error;
     bool drew, ended;
+    an_drawn drawn;
 } part;
 
 typedef struct an_decode {
@@ -35,6 +36,9 @@ typedef struct an_decode {
     an_lm_row row[AN_SEQ_MAX];
     an_task *line[AN_SEQ_MAX];
     an_job *held[AN_SEQ_MAX];
+    part *draw[AN_SEQ_MAX]; /* those whose last row of logits becomes a token */
+    int draws;
+    _Atomic int next_draw;
 } batch;
 
 static an_seq *seq_of(const part *p)
@@ -215,8 +219,9 @@ static void finish(an_engine *e, part *p, an_finish how, const char *stop, bool 
 }
 
 /* The drawn token joins the sequence, and may end it. */
-static void take_token(an_engine *e, part *p, const an_drawn *drawn)
+static void take_token(an_engine *e, part *p)
 {
+    const an_drawn *drawn = &p->drawn;
     an_seq *q = seq_of(p);
     an_text_job *x = p->task->job->text;
     an_answer *a = &x->answer[p->task->index];
@@ -245,15 +250,16 @@ static void take_token(an_engine *e, part *p, const an_drawn *drawn)
 
 /* Logits may be padded beyond the tokenizer's vocabulary, and in odd files it is the other way
  * round. */
-static bool grammar_mask(const batch *b, part *p)
+static bool grammar_mask(const batch *b, part *p, uint8_t *mask)
 {
     int vocab = b->slot->entry.info.vocab, known = an_vocab_size(p->task->job->text->vocab);
-    uint8_t *mask = b->slot->lm.mask;
     if (vocab > known) memset(mask + known, 0, (size_t)(vocab - known));
     return an_matcher_mask(seq_of(p)->matcher, mask);
 }
 
-static void draw_token(an_engine *e, batch *b, part *p)
+/* A token for the sequence, from its own logits and history alone: any thread. -1: none can follow.
+ */
+static void draw_token(const batch *b, part *p, an_sampler_room *room, uint8_t *mask)
 {
     const an_seq *q = seq_of(p);
     const an_text_job *x = p->task->job->text;
@@ -269,26 +275,46 @@ static void draw_token(an_engine *e, batch *b, part *p)
                  .logprobs = x->logprobs};
     ban(x, count < x->min_tokens, &d);
     if (q->matcher) {
-        d.mask = b->slot->lm.mask;
-        if (!grammar_mask(b, p)) {
+        d.mask = mask;
+        if (!grammar_mask(b, p, mask)) {
             p->status = an_fail_param(&p->error, AN_INVALID, "grammar",
                                       "the grammar went beyond its limits after %d tokens", count);
             return;
         }
     }
-    an_drawn drawn;
-    p->status = an_sample(&e->sampler, &d, &drawn, &p->error);
+    p->status = an_sample(room, &d, &p->drawn, &p->error);
     if (p->status == AN_NOT_FOUND && q->matcher && an_matcher_complete(q->matcher)) {
         p->status = AN_OK; /* a whole document, and all that could follow is banned */
-        finish(e, p, AN_FINISH_STOP, NULL, false);
-        return;
+        p->drawn.id = -1;
     }
     if (p->status == AN_NOT_FOUND) p->status = AN_INVALID;
-    if (p->status) {
-        an_fail_prefix(&p->error, p->status, "token %d of the answer", count);
-        return;
+    if (p->status) an_fail_prefix(&p->error, p->status, "token %d of the answer", count);
+}
+
+static void draw_task(void *ctx, int64_t task, int worker)
+{
+    (void)worker;
+    batch *b = ((an_engine *)ctx)->decode;
+    an_sampler_room *room = &((an_engine *)ctx)->sampler[task];
+    uint8_t *mask = b->slot->lm.mask + (size_t)task * (size_t)b->slot->entry.info.vocab;
+    for (int i; (i = b->next_draw++) < b->draws;) draw_token(b, b->draw[i], room, mask);
+}
+
+/* Draws the tick's tokens side by side, then takes them one after the other. */
+static void draw_tokens(an_engine *e, batch *b)
+{
+    int64_t tasks = an_device_threads(e->device);
+    if (tasks > AN_SAMPLERS) tasks = AN_SAMPLERS;
+    b->next_draw = 0;
+    an_device_parallel(e->device, b->draws < tasks ? b->draws : tasks, draw_task, e);
+    for (int i = 0; i < b->draws; i++) {
+        part *p = b->draw[i];
+        if (p->status) continue;
+        if (p->drawn.id < 0)
+            finish(e, p, AN_FINISH_STOP, NULL, false);
+        else
+            take_token(e, p);
     }
-    take_token(e, p, &drawn);
 }
 
 /* Logprobs of the prompt: the row of one position speaks of the next. */
@@ -307,7 +333,8 @@ static void take_echo(an_engine *e, batch *b, part *p)
         if (next < have || next >= q->n_prompt) continue;
         an_drawn d;
         const float *row = b->slot->lm.host + (size_t)(p->logits + i) * (size_t)vocab;
-        p->status = an_logprobs(&e->sampler, row, vocab, q->ids[next], x->logprobs, &d, &p->error);
+        p->status =
+            an_logprobs(&e->sampler[0], row, vocab, q->ids[next], x->logprobs, &d, &p->error);
         an_token t = {.id = d.id, .logprob = d.logprob, .n_top = d.n_top, .top = d.top};
         if (!p->status) p->status = an_answer_add(&x->prompt, &t, false, false, &stop, &p->error);
     }
@@ -322,7 +349,7 @@ static void advance(an_engine *e, batch *b, part *p)
     if (echo) take_echo(e, b, p);
     if (p->status || q->done < q->n_ids) return;
     if (p->task->job->text->max_tokens > 0)
-        draw_token(e, b, p);
+        b->draw[b->draws++] = p;
     else
         finish(e, p, AN_FINISH_LENGTH, NULL, false); /* only the prompt was wanted */
 }
@@ -427,13 +454,14 @@ void an_decode_tick(an_engine *e, an_task *leader)
 {
     batch *b = e->decode;
     b->slot = leader->job->slot;
-    b->n = b->tokens = b->wants = 0;
+    b->n = b->tokens = b->wants = b->draws = 0;
     b->flops = b->seconds = 0;
     gather(e, b); /* whose tokens, and how many */
     if (b->n == 0) return;
     run(e, b); /* one call of the network for all of them */
     for (int i = 0; i < b->n; i++)
-        if (!b->part[i].status) advance(e, b, &b->part[i]); /* draw, or go on with the prompt */
+        if (!b->part[i].status) advance(e, b, &b->part[i]); /* to its draw, or on in the prompt */
+    draw_tokens(e, b);
     tell(e, b);
     settle(e, b);
 }

@@ -264,7 +264,7 @@ void an_engine_free(an_engine *e)
     an_device_close(e->device);
     an_clients_free(&e->clients);
     an_decode_free(e->decode);
-    an_sampler_room_free(&e->sampler);
+    for (int i = 0; i < AN_SAMPLERS; i++) an_sampler_room_free(&e->sampler[i]);
     free(e->price);
     for (char **d = e->dirs; d && *d; d++) free(*d);
     free(e->dirs);

@@ -120,7 +120,7 @@ static an_status open_buffers(an_engine *e, an_slot *s, an_error *err)
     an_status st = an_device_alloc(e->device, logits, (void **)&m->logits, err);
     if (st) return st;
     m->host = malloc(logits);
-    m->mask = malloc((size_t)s->entry.info.vocab);
+    m->mask = malloc(AN_SAMPLERS * (size_t)s->entry.info.vocab);
     if (!m->host || !m->mask) return an_fail(err, AN_NO_MEMORY, "no memory for logits");
     m->bytes += 2 * logits;
     return AN_OK;

@@ -2,8 +2,8 @@
  * last: a filter that keeps everything changes nothing, and sums have one order. Ties go to the
  * lower id everywhere. */
 #include "sampling.h"
+#include "sampling_vec.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 #define FEW 128 /* kept sorted while the logits go by; more come off a heap */
@@ -38,122 +38,7 @@ static an_status need_room(an_sampler_room *r, int vocab, an_error *err)
     return AN_OK;
 }
 
-/* ---------------------------------------------------------------- exponentials
- * Four at a time in plain arithmetic: quick, and the same bits on every machine, which libm's are
- * not. Cody and Waite's reduction, then the series to the 13th power: within 1 unit in the last
- * place or so. Arguments below -700 give 0. */
-
-typedef double vec __attribute__((vector_size(32)));
-typedef int64_t ivec __attribute__((vector_size(32)));
-typedef float fvec __attribute__((vector_size(32)));
-typedef int32_t jvec __attribute__((vector_size(32)));
-
-static inline __attribute__((always_inline)) void exp4(const vec *x, vec *y)
-{
-    static const double c[14] = {1.0 / 6227020800,
-                                 1.0 / 479001600,
-                                 1.0 / 39916800,
-                                 1.0 / 3628800,
-                                 1.0 / 362880,
-                                 1.0 / 40320,
-                                 1.0 / 5040,
-                                 1.0 / 720,
-                                 1.0 / 120,
-                                 1.0 / 24,
-                                 1.0 / 6,
-                                 0.5,
-                                 1,
-                                 1};
-    vec v = *x;
-    ivec in_range = v > -700.0;
-    v = (vec)((ivec)v & in_range);
-    vec t = v * 1.4426950408889634 + 0x1.8p52, k = t - 0x1.8p52;
-    vec r = (v - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
-    vec p = r * 0 + c[0];
-    for (int i = 1; i < 14; i++) p = p * r + c[i];
-    *y = (vec)(((ivec)p + ((ivec)t << 52)) & in_range);
-}
-
-/* y[i] = exp((x[i] - most) / heat), and their sum: four chains, added at the end. */
-static inline __attribute__((always_inline)) double exps(const double *x, int n, double most,
-                                                         double heat, double *y)
-{
-    vec sum = {0, 0, 0, 0}, v, e;
-    for (int i = 0; i < n; i += 4) {
-        double last[4] = {(double)-INFINITY, (double)-INFINITY, (double)-INFINITY,
-                          (double)-INFINITY};
-        size_t m = n - i < 4 ? (size_t)(n - i) : 4;
-        if (m == 4) {
-            memcpy(&v, x + i, sizeof v);
-        } else {
-            memcpy(last, x + i, m * sizeof *x);
-            memcpy(&v, last, sizeof v);
-        }
-        v = v - most;
-        if (heat != 1) v = v / heat;
-        exp4(&v, &e);
-        sum += e;
-        if (m == 4)
-            memcpy(y + i, &e, sizeof e);
-        else
-            memcpy(y + i, &e, m * sizeof *y);
-    }
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
-
-static double exps_plain(const double *x, int n, double most, double heat, double *y)
-{
-    return exps(x, n, most, heat, y);
-}
-
-#if defined __x86_64__
-/* The same operations, so the same bits; no fused ones in either (-ffp-contract=off). */
-__attribute__((target("avx2"))) static double exps_avx2(const double *x, int n, double most,
-                                                        double heat, double *y)
-{
-    return exps(x, n, most, heat, y);
-}
-#endif
-
-static double exp_all(const double *x, int n, double most, double heat, double *y)
-{
-#if defined __x86_64__
-    if (__builtin_cpu_supports("avx2")) return exps_avx2(x, n, most, heat, y);
-#endif
-    return exps_plain(x, n, most, heat, y);
-}
-
 /* ---------------------------------------------------------------- the model's distribution */
-
-/* The largest, lowest id first; -1 if there is a NaN or +infinity. All -infinity gives 0. */
-static int largest_float(const float *x, int n)
-{
-    fvec most = {-INFINITY, -INFINITY, -INFINITY, -INFINITY,
-                 -INFINITY, -INFINITY, -INFINITY, -INFINITY},
-         v;
-    jvec good = most == most;
-    int i = 0;
-    for (; i + 8 <= n; i += 8) {
-        memcpy(&v, x + i, sizeof v);
-        good &= v < INFINITY;
-        jvec more = v > most;
-        most = (fvec)(((jvec)v & more) | ((jvec)most & ~more));
-    }
-    float top = -INFINITY;
-    bool ok = true;
-    for (int k = 0; k < 8; k++) {
-        ok = ok && good[k];
-        if (most[k] > top) top = most[k];
-    }
-    for (; i < n; i++) {
-        ok = ok && x[i] < INFINITY;
-        if (x[i] > top) top = x[i];
-    }
-    if (!ok) return -1;
-    for (i = 0; i < n; i++)
-        if (x[i] == top) return i;
-    return 0;
-}
 
 static an_status not_numbers(an_error *err)
 {
@@ -285,6 +170,17 @@ static bool changes_logits(const an_draw *d)
            s->frequency_penalty != 0 || d->mask || d->n_ban;
 }
 
+/* Whether all that is changed is that some other tokens are banned: `best` stays the best then. */
+static bool only_bans_others(const an_draw *d, int32_t best)
+{
+    an_draw rest = *d;
+    rest.n_ban = 0;
+    if (changes_logits(&rest)) return false;
+    for (int i = 0; i < d->n_ban; i++)
+        if (d->ban[i] == best) return false;
+    return d->logits[best] > -INFINITY;
+}
+
 /* The candidates: what is possible at all, ids ascending. Written without a branch: it is a pass
  * over the whole vocabulary. */
 static int collect(an_sampler_room *r, const an_draw *d)
@@ -317,24 +213,6 @@ static int collect(an_sampler_room *r, const an_draw *d)
  * Candidates: id[i] with logit[i], 0 <= i < n, ids ascending. A filter moves those it keeps
  * together.
  */
-
-static int largest(const double *x, int n)
-{
-    vec most = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, v;
-    double top = -INFINITY;
-    int i = 0;
-    for (; i + 4 <= n; i += 4) {
-        memcpy(&v, x + i, sizeof v);
-        ivec more = v > most;
-        most = (vec)(((ivec)v & more) | ((ivec)most & ~more));
-    }
-    for (; i < n; i++)
-        if (x[i] > top) top = x[i];
-    for (int k = 0; k < 4; k++)
-        if (most[k] > top) top = most[k];
-    for (i = 0; i + 1 < n && x[i] != top;) i++;
-    return i;
-}
 
 /* Keeps what comes no later than `last` in the order of the keys. */
 static int keep_until(an_sampler_room *r, const double *key, int n, int32_t last)
@@ -443,7 +321,7 @@ static an_status choose(an_sampler_room *r, const an_draw *d, int32_t *id, an_er
     bool greedy = s->temperature == 0;
     int best = largest_float(d->logits, d->vocab);
     if (best < 0) return not_numbers(err);
-    if (greedy && !changes_logits(d)) {
+    if (greedy && (!changes_logits(d) || only_bans_others(d, best))) {
         *id = best;
         return AN_OK;
     }

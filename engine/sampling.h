@@ -5,6 +5,7 @@
 
 #include "anneal/engine.h"
 
+#define AN_SAMPLERS 8  /* rows drawn at once, most: each needs a room */
 #define AN_TOP_MOST 64 /* logprobs of the most likely that a token can carry */
 
 /* Memory of one caller at a time, reused for every row. Zero it first. */

@@ -26,7 +26,7 @@ typedef struct an_language {
     int tick_tokens, wants; /* of a tick: tokens, and rows of logits */
     float *logits;          /* device [wants, vocab] */
     float *host;            /* [wants, vocab] */
-    uint8_t *mask;          /* [vocab] */
+    uint8_t *mask;          /* of grammars: [AN_SAMPLERS, vocab] */
     size_t bytes;           /* of all that, counted in e->kv_bytes */
     double flop_s;          /* measured: seconds a FLOP of prompts */
     double decode_s;        /* measured: seconds of a tick of single tokens. Lock, as flop_s */

@@ -376,7 +376,7 @@ struct an_engine {
     int encoding_count;
     an_tick tick;
     an_decode *decode;
-    an_sampler_room sampler;
+    an_sampler_room sampler[AN_SAMPLERS]; /* threads that draw tokens; as many as there are */
 };
 
 void an_engine_wake(an_engine *e);        /* lock: there is something to do */

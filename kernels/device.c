@@ -284,6 +284,12 @@ int an_device_threads(const an_device *d)
     return an_pool_threads(d->pool);
 }
 
+void an_device_parallel(an_device *d, int64_t tasks,
+                        void (*fn)(void *ctx, int64_t task, int worker), void *ctx)
+{
+    an_pool_run(d->pool, tasks, fn, ctx);
+}
+
 an_dtype an_device_best_dtype(const an_device *d)
 {
     return d->backend->open || d->isa >= AN_ISA_AMX ? AN_BF16 : AN_F32;

@@ -33,6 +33,13 @@ void an_device_close(an_device *d);
 const char *an_device_name(const an_device *d);        /* "cpu" */
 const char *an_device_description(const an_device *d); /* "cpu: 2 threads, avx2 ..., and why" */
 int an_device_threads(const an_device *d);
+/* Work beside the ops on the device's threads (the host's, whatever the device): calls
+ * fn(ctx, task, worker) for task = 0..tasks-1 and returns when all are done. The caller works too;
+ * worker is 0..an_device_threads - 1, for scratch of each. What is computed must not depend on
+ * which thread takes what. Called by the one thread that the device belongs to, between ops, never
+ * from within fn. */
+void an_device_parallel(an_device *d, int64_t tasks,
+                        void (*fn)(void *ctx, int64_t task, int worker), void *ctx);
 /* The storage dtype that "auto" means here: bf16 where the machine multiplies it natively. */
 an_dtype an_device_best_dtype(const an_device *d);
 /* All memory the device has of its own, 0 if it works in the host's. */

@@ -1,0 +1,185 @@
+/* sampling_vec.h: the passes over a whole vocabulary, in vectors. Included by sampling.c alone.
+ *
+ * Each is written once and compiled twice, for any machine and for AVX2: the same operations, so
+ * the same bits; no fused ones in either (-ffp-contract=off). */
+#ifndef ENGINE_SAMPLING_VEC_H
+#define ENGINE_SAMPLING_VEC_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef double vec __attribute__((vector_size(32)));
+typedef int64_t ivec __attribute__((vector_size(32)));
+typedef float fvec __attribute__((vector_size(32)));
+typedef int32_t jvec __attribute__((vector_size(32)));
+
+#define BODY static inline __attribute__((always_inline))
+#if defined __x86_64__
+#define PASS(type, name, parameters, ...)                                                          \
+    static type name##_plain parameters                                                            \
+    {                                                                                              \
+        return name##_of(__VA_ARGS__);                                                             \
+    }                                                                                              \
+    __attribute__((target("avx2"))) static type name##_avx2 parameters                             \
+    {                                                                                              \
+        return name##_of(__VA_ARGS__);                                                             \
+    }                                                                                              \
+    static type name parameters                                                                    \
+    {                                                                                              \
+        if (__builtin_cpu_supports("avx2")) return name##_avx2(__VA_ARGS__);                       \
+        return name##_plain(__VA_ARGS__);                                                          \
+    }
+#else
+#define PASS(type, name, parameters, ...)                                                          \
+    static type name parameters                                                                    \
+    {                                                                                              \
+        return name##_of(__VA_ARGS__);                                                             \
+    }
+#endif
+
+/* ---------------------------------------------------------------- exponentials
+ * Four at a time in plain arithmetic: quick, and the same bits on every machine, which libm's are
+ * not. Cody and Waite's reduction, then the series to the 13th power: within 1 unit in the last
+ * place or so. Arguments below -700 give 0. */
+
+BODY void exp4(const vec *x, vec *y)
+{
+    static const double c[14] = {1.0 / 6227020800,
+                                 1.0 / 479001600,
+                                 1.0 / 39916800,
+                                 1.0 / 3628800,
+                                 1.0 / 362880,
+                                 1.0 / 40320,
+                                 1.0 / 5040,
+                                 1.0 / 720,
+                                 1.0 / 120,
+                                 1.0 / 24,
+                                 1.0 / 6,
+                                 0.5,
+                                 1,
+                                 1};
+    vec v = *x;
+    ivec in_range = v > -700.0;
+    v = (vec)((ivec)v & in_range);
+    vec t = v * 1.4426950408889634 + 0x1.8p52, k = t - 0x1.8p52;
+    vec r = (v - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+    vec p = r * 0 + c[0];
+    for (int i = 1; i < 14; i++) p = p * r + c[i];
+    *y = (vec)(((ivec)p + ((ivec)t << 52)) & in_range);
+}
+
+/* y[i] = exp((x[i] - most) / heat), and their sum: four chains, added at the end. */
+BODY double exp_all_of(const double *x, int n, double most, double heat, double *y)
+{
+    vec sum = {0, 0, 0, 0}, v, e;
+    for (int i = 0; i < n; i += 4) {
+        double last[4] = {(double)-INFINITY, (double)-INFINITY, (double)-INFINITY,
+                          (double)-INFINITY};
+        size_t m = n - i < 4 ? (size_t)(n - i) : 4;
+        if (m == 4) {
+            memcpy(&v, x + i, sizeof v);
+        } else {
+            memcpy(last, x + i, m * sizeof *x);
+            memcpy(&v, last, sizeof v);
+        }
+        v = v - most;
+        if (heat != 1) v = v / heat;
+        exp4(&v, &e);
+        sum += e;
+        if (m == 4)
+            memcpy(y + i, &e, sizeof e);
+        else
+            memcpy(y + i, &e, m * sizeof *y);
+    }
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+PASS(double, exp_all, (const double *x, int n, double most, double heat, double *y), x, n, most,
+     heat, y)
+
+/* ---------------------------------------------------------------- the largest */
+
+/* The first of x[0..n-1] that equals v; n if none does. */
+BODY int first_float_of(const float *x, int n, float v)
+{
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        fvec a;
+        memcpy(&a, x + i, sizeof a);
+        const jvec same = a == v;
+        int64_t any[4];
+        memcpy(any, &same, sizeof any);
+        if (any[0] | any[1] | any[2] | any[3]) break;
+    }
+    while (i < n && x[i] != v) i++;
+    return i;
+}
+
+BODY int first_double_of(const double *x, int n, double v)
+{
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        vec a;
+        memcpy(&a, x + i, sizeof a);
+        const ivec same = a == v;
+        if (same[0] | same[1] | same[2] | same[3]) break;
+    }
+    while (i < n && x[i] != v) i++;
+    return i;
+}
+
+/* The largest, lowest id first; -1 if there is a NaN or +infinity. All -infinity gives 0. */
+BODY int largest_float_of(const float *x, int n)
+{
+    fvec most = {-INFINITY, -INFINITY, -INFINITY, -INFINITY,
+                 -INFINITY, -INFINITY, -INFINITY, -INFINITY},
+         v;
+    jvec good = most == most;
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        memcpy(&v, x + i, sizeof v);
+        good &= v < INFINITY;
+        jvec more = v > most;
+        most = (fvec)(((jvec)v & more) | ((jvec)most & ~more));
+    }
+    float top = -INFINITY;
+    bool ok = true;
+    for (int k = 0; k < 8; k++) {
+        ok = ok && good[k];
+        if (most[k] > top) top = most[k];
+    }
+    for (; i < n; i++) {
+        ok = ok && x[i] < INFINITY;
+        if (x[i] > top) top = x[i];
+    }
+    if (!ok) return -1;
+    i = first_float_of(x, n, top);
+    return i < n ? i : 0;
+}
+PASS(int, largest_float, (const float *x, int n), x, n)
+
+/* Likewise, of what has no NaN. */
+BODY int largest_of(const double *x, int n)
+{
+    vec most = {-INFINITY, -INFINITY, -INFINITY, -INFINITY}, v;
+    double top = -INFINITY;
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        memcpy(&v, x + i, sizeof v);
+        ivec more = v > most;
+        most = (vec)(((ivec)v & more) | ((ivec)most & ~more));
+    }
+    for (; i < n; i++)
+        if (x[i] > top) top = x[i];
+    for (int k = 0; k < 4; k++)
+        if (most[k] > top) top = most[k];
+    i = first_double_of(x, n, top);
+    return i < n ? i : n - 1;
+}
+PASS(int, largest, (const double *x, int n), x, n)
+
+#undef BODY
+#undef PASS
+
+#endif
