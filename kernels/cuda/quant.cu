@@ -165,43 +165,47 @@ struct quant_x {
     int sum[2];
 };
 
-/* acc += block b of 16 * MF rows of x (a: fragments; x: rows g, g + 8, g + 16 ... of the tile)
- * times a panel. */
-template <int BITS, bool HALVES, int MF>
-PRIM void quant_block(float (&acc)[MF][4], const uint32_t (&a)[MF][4], const quant_x (&x)[2 * MF],
+/* to += what a row of x and a block are worth: p, the products' sums of its halves (or of both). */
+template <bool HALVES>
+PRIM void quant_add(float &to, int p0, int p1, const quant_x &x, const quant_scale &s,
+                    const gpu_blocks &w)
+{
+    int total;
+    if (HALVES)
+        total = s.s[0] * (p0 - w.offset * x.sum[0]) + s.s[1] * (p1 - w.offset * x.sum[1]);
+    else
+        total = s.s[0] * (p0 - w.offset * (x.sum[0] + x.sum[1]));
+    to = fmaf(s.d * x.scale, (float)total, to);
+    if (w.minimum) to = fmaf(s.m * x.scale, (float)(s.f[0] * x.sum[0] + s.f[1] * x.sum[1]), to);
+}
+
+/* acc += block b of 16 * MF rows of x times a panel. a: the rows' fragments; x(i): what belongs to
+ * row g + 8 i. */
+template <int BITS, bool HALVES, int MF, class X>
+PRIM void quant_block(float (&acc)[MF][4], const uint32_t (&a)[MF][4], const X &x,
                       const quant_group<BITS> &w, int b, const gpu_blocks &m)
 {
     constexpr int P = HALVES ? 2 : 1;
     uint32_t n[2], fb[P][2];
     int sum[MF][P][4];
     quant_numbers(n, w, b);
-    if (HALVES) {
-        fb[0][0] = n[0], fb[0][1] = 0;
-        fb[P - 1][0] = 0, fb[P - 1][1] = n[1];
-    } else {
-        fb[0][0] = n[0], fb[0][1] = n[1];
-    }
+    fb[0][0] = n[0], fb[0][1] = HALVES ? 0 : n[1];
+    if (HALVES) fb[P - 1][0] = 0, fb[P - 1][1] = n[1];
 #pragma unroll
     for (int i = 0; i < MF * P * 4; i++) sum[i / 4 / P][i / 4 % P][i % 4] = 0;
     mma_s8_tile(sum, a, fb);
     const bool small = m.super != NULL;
+    quant_scale s[2];
 #pragma unroll
-    for (int e = 0; e < 2; e++) {
-        const quant_scale s = quant_scale_of(word_of(w.scale[e], b), small ? w.super[e] : 0, small);
+    for (int e = 0; e < 2; e++)
+        s[e] = quant_scale_of(word_of(w.scale[e], b), small ? w.super[e] : 0, small);
 #pragma unroll
-        for (int i = 0; i < 2 * MF; i++) {
-            const quant_x &r = x[i];
+    for (int i = 0; i < 2 * MF; i++) {
+        const quant_x r = x(i);
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
             const int at = i % 2 * 2 + e;
-            int total;
-            if (HALVES)
-                total = s.s[0] * (sum[i / 2][0][at] - m.offset * r.sum[0]) +
-                        s.s[1] * (sum[i / 2][P - 1][at] - m.offset * r.sum[1]);
-            else
-                total = s.s[0] * (sum[i / 2][0][at] - m.offset * (r.sum[0] + r.sum[1]));
-            float &to = acc[i / 2][at];
-            to = fmaf(s.d * r.scale, (float)total, to);
-            if (m.minimum)
-                to = fmaf(s.m * r.scale, (float)(s.f[0] * r.sum[0] + s.f[1] * r.sum[1]), to);
+            quant_add<HALVES>(acc[i / 2][at], sum[i / 2][0][at], sum[i / 2][P - 1][at], r, s[e], m);
         }
     }
 }
@@ -211,6 +215,11 @@ PRIM int quant_part(int groups, int part)
     const int each = (groups + 3) >> 2;
     return part * each < groups ? part * each : groups;
 }
+
+struct few_x {
+    quant_x row[2];
+    __device__ quant_x operator()(int i) const { return row[i]; }
+};
 
 /* Up to 16 rows, 16 columns a block; warp w has part w of k. x is read in place: few rows are few
  * bytes. Registers: 128. */
@@ -241,14 +250,14 @@ __global__ void __launch_bounds__(128, 4) quant_few(const __grid_constant__ gpu_
 #pragma unroll
         for (int b = 0; b < 4; b++) {
             uint32_t fa[1][4] = {};
-            quant_x r[2] = {};
+            few_x r = {};
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 if (!x[h]) continue;
                 const uint32_t *q = (const uint32_t *)x[h][g].q + b * 8 + (lane & 3);
                 fa[0][h] = q[0], fa[0][h + 2] = q[4];
-                r[h].scale = x[h][g].scale[b];
-                r[h].sum[0] = x[h][g].sum[b][0], r[h].sum[1] = x[h][g].sum[b][1];
+                r.row[h].scale = x[h][g].scale[b];
+                r.row[h].sum[0] = x[h][g].sum[b][0], r.row[h].sum[1] = x[h][g].sum[b][1];
             }
             quant_block<BITS, HALVES, 1>(acc[0], fa, r, w[0], b, a.w);
             quant_block<BITS, HALVES, 1>(acc[1], fa, r, w[1], b, a.w);
@@ -291,18 +300,32 @@ PRIM void many_load(const gpu_quant &a, int m0, int end, int group, char *stage)
     }
 }
 
-/* 64 rows and 64 columns a block, 16 of them a warp. Registers: 168 at sm_80. */
+struct many_x {
+    const char *tail; /* of row g in a stage */
+    int b;
+    __device__ quant_x operator()(int i) const
+    {
+        const short2 sums = ((const short2 *)(tail + i * 256 + 16))[b];
+        return {((const float *)(tail + i * 256))[b], {sums.x, sums.y}};
+    }
+};
+
+/* 64 rows and 64 columns a block, 16 of them a warp. Finished parts wait in shared memory: with them
+ * in registers as well the compiler spilled. Registers: 168. */
 template <int BITS, bool HALVES>
 __global__ void __launch_bounds__(128, 3) quant_many(const __grid_constant__ gpu_quant a)
 {
     __shared__ __align__(128) char ring[MANY_STAGES * MANY_STAGE];
+    __shared__ float total[32][128];
     const int warp = (int)threadIdx.x >> 5, lane = (int)threadIdx.x & 31, groups = a.w.groups;
     const int first = a.range ? a.range[0] : 0, end = a.range ? a.range[1] : a.rows;
     const int m0 = first + (int)blockIdx.x * MANY_ROWS, c0 = (int)blockIdx.y * 64 + warp * 16;
     if (m0 >= end) return;
     const bool gated = a.out.act >= GPU_ACT_GEGLU;
     const quant_place place[2] = {quant_find(a.w, c0, gated), quant_find(a.w, c0 + 8, gated)};
-    float acc[2][4][4] = {}, total[2][4][4] = {};
+    float acc[2][4][4] = {};
+#pragma unroll
+    for (int i = 0; i < 32; i++) total[i][threadIdx.x] = 0.0f;
     for (int s = 0; s < MANY_STAGES - 1; s++) {
         if (s < groups) many_load(a, m0, end, s, ring + s * MANY_STAGE);
         cp_async_commit();
@@ -317,44 +340,34 @@ __global__ void __launch_bounds__(128, 3) quant_many(const __grid_constant__ gpu
         quant_group<BITS> w[2];
         quant_fetch(w[0], a.w, place[0], g);
         quant_fetch(w[1], a.w, place[1], g);
-#pragma unroll
+#pragma unroll 1
         for (int b = 0; b < 4; b++) {
             const void *from[4];
             uint32_t fa[4][4];
-            quant_x r[8];
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 from[i] = tile_at(stage, i * 16 + (lane & 15), b * 2 + (lane >> 4));
             ldmatrix_x4_n(fa, from);
-#pragma unroll
-            for (int i = 0; i < 8; i++) {
-                const char *tail = stage + MANY_ROWS * 128 + (i * 8 + (lane >> 2)) * 32;
-                const short2 sums = ((const short2 *)(tail + 16))[b];
-                r[i].scale = ((const float *)tail)[b];
-                r[i].sum[0] = sums.x, r[i].sum[1] = sums.y;
-            }
-            quant_block<BITS, HALVES, 4>(acc[0], fa, r, w[0], b, a.w);
-            quant_block<BITS, HALVES, 4>(acc[1], fa, r, w[1], b, a.w);
+            const many_x x = {stage + MANY_ROWS * 128 + (lane >> 2) * 32, b};
+            quant_block<BITS, HALVES, 4>(acc[0], fa, x, w[0], b, a.w);
+            quant_block<BITS, HALVES, 4>(acc[1], fa, x, w[1], b, a.w);
         }
-        const int each = (groups + 3) >> 2;
-        if ((g + 1) % each == 0 || g + 1 == groups) { /* the end of a part */
+        if ((g + 1) % ((groups + 3) >> 2) == 0 || g + 1 == groups) { /* the end of a part */
 #pragma unroll
             for (int i = 0; i < 32; i++) {
-                total[i / 16][i / 4 % 4][i % 4] += acc[i / 16][i / 4 % 4][i % 4];
+                total[i][threadIdx.x] += acc[i / 16][i / 4 % 4][i % 4];
                 acc[i / 16][i / 4 % 4][i % 4] = 0.0f;
             }
         }
     }
     cp_async_wait<0>();
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-            const int m = m0 + i * 8 + (lane >> 2), c = c0 + j * 8 + (lane & 3) * 2;
-            if (m < end && c < a.w.n)
-                finish_pair(a.out, a.w.n, m, c, total[j][i / 2][i % 2 * 2],
-                            total[j][i / 2][i % 2 * 2 + 1]);
-        }
+    for (int i = 0; i < 16; i++) { /* rows g + 8 (i % 8) of panel i / 8 */
+        const int m = m0 + i % 8 * 8 + (lane >> 2), c = c0 + i / 8 * 8 + (lane & 3) * 2;
+        if (m < end && c < a.w.n)
+            finish_pair(a.out, a.w.n, m, c, total[i * 2][threadIdx.x],
+                        total[i * 2 + 1][threadIdx.x]);
+    }
 }
 
 /* Kernels as templates of two parameters do not go through a macro. */
@@ -387,7 +400,7 @@ int GPU(quant)(const gpu_quant *a, gpu_stream stream)
 
 /* ---------------------------------------------------------------- gates */
 
-/* Registers: 32. */
+/* Registers: 40. */
 __global__ void __launch_bounds__(256)
     gate_kernel(const float *sums, int n, int rows, const int32_t *range, gpu_out o)
 {
