@@ -2,6 +2,7 @@
 # the real binary.
 add_test(NAME include_direction COMMAND ${CMAKE_SOURCE_DIR}/tests/check_includes.sh)
 add_test(NAME fetch_smollm2 COMMAND ${CMAKE_SOURCE_DIR}/tests/check_fetch.sh)
+include(gpu/gpu.cmake)
 find_package(Python3 COMPONENTS Interpreter)
 if(Python3_FOUND AND TARGET anneal)
   function(an_python_suite name file timeout) # labels...
