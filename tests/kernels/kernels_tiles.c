@@ -1,0 +1,325 @@
+/* The GPU's products under every tile they have: a tile changes the speed and no bit, so bytes must
+ * not tell which one was taken, nor how many rows there were, which of them are asked for (range,
+ * index), or which thread went first. Correctness against the reference is the other suites'
+ * matter. Launchers are called as matrix.c does, on the emulated GPU. */
+#define AN_GPU_PREFIX an_simt_
+#include "cuda/matrix.h"
+#include "quant_cases.h"
+
+typedef struct fixture {
+    an_device *d;
+    an_lane *l;
+} fixture;
+
+static bool set_up(fixture *f)
+{
+    an_error err = {0};
+    an_device_options o = {.device = "simt", .threads = 1};
+    f->d = NULL;
+    if (an_device_open(&o, &f->d, &err)) return false;
+    CHECK(an_lane_open(f->d, (size_t)48 << 20, &f->l, &err) == AN_OK);
+    return f->l != NULL;
+}
+
+static void tear_down(fixture *f)
+{
+    an_error err = {0};
+    CHECK_MSG(an_lane_status(f->l, &err) == AN_OK, "%s", err.message);
+    CHECK(simt_configure("order=seq"));
+    an_lane_close(f->l);
+    an_device_close(f->d);
+}
+
+#define SET_UP(f)                                                                                  \
+    fixture f;                                                                                     \
+    if (!set_up(&f)) SKIP("this build has no emulated GPU")
+
+static an_tensor values(fixture *f, an_dtype dtype, int64_t rows, int64_t cols, uint64_t seed)
+{
+    h_run h = {.d = f->d, .l = f->l, .n = 1, .id = (int[]){0}};
+    return h_param(&h, dtype, 2, (int64_t[]){rows, cols}, seed, 1, 0);
+}
+
+static an_weight *weight(fixture *f, an_dtype format, an_dtype dtype, int64_t n, int64_t k, int kh,
+                         int kw)
+{
+    an_error err = {0};
+    an_weight *w = NULL;
+    float *b = malloc((size_t)n * sizeof *b);
+    h_values(b, n, 8, 1, 0);
+    an_tensor t = qc_matrix(format, n, k * (kh ? kh * kw : 1), 9);
+    const an_tensor tb = an_tensor_1d(b, AN_F32, n), *pw = &t, *pb = &tb;
+    if (kh) t = an_tensor_4d(t.data, format, n, k, kh, kw);
+    an_status s = kh ? an_weight_conv(f->d, dtype, pw, pb, &w, &err)
+                     : an_weight_linear(f->d, dtype, 1, &pw, &pb, &w, &err);
+    CHECK_MSG(s == AN_OK, "%s", err.message);
+    free(t.data);
+    free(b);
+    return w;
+}
+
+/* The bytes of y; free. */
+static void *bytes_of(fixture *f, const an_tensor *y)
+{
+    void *p = malloc(an_tensor_bytes(y));
+    an_download(f->l, p, y->data, an_tensor_bytes(y));
+    an_lane_sync(f->l);
+    return p;
+}
+
+/* Nothing of an earlier product is left in y. */
+static void wipe(fixture *f, const an_tensor *y)
+{
+    void *p = malloc(an_tensor_bytes(y));
+    memset(p, 0xa5, an_tensor_bytes(y));
+    an_upload(f->l, y->data, p, an_tensor_bytes(y));
+    free(p);
+}
+
+/* Whether y was written from byte `at` on, with what `want` has there, and nowhere else. */
+static bool same_from(fixture *f, const an_tensor *y, const void *want, size_t at)
+{
+    char *got = bytes_of(f, y);
+    const size_t bytes = an_tensor_bytes(y);
+    bool same = !memcmp(got + at, (const char *)want + at, bytes - at);
+    for (size_t i = 0; i < at; i++) same &= (uint8_t)got[i] == 0xa5;
+    free(got);
+    return same;
+}
+
+static gpu_out out_of(const an_weight *w, const an_tensor *y, const an_tensor *residual, an_act act)
+{
+    return (gpu_out){.bias = ((gpu_weight *)w->impl)->bias,
+                     .residual = residual ? residual->data : NULL,
+                     .y = y->data,
+                     .y_dtype = y->dtype == AN_BF16 ? GPU_BF16 : GPU_F32,
+                     .ld = (int)y->dim[1],
+                     .act = (int)act};
+}
+
+static const char *const orders[] = {"order=seq", "order=rev", "order=rand,seed=1",
+                                     "order=rand,seed=2"};
+
+/* ---------------------------------------------------------------- products */
+
+/* More than stages + 2 steps of the deepest ring, ragged everywhere. */
+#define M 130
+#define K 600
+
+static void check_gemm(fixture *f, an_dtype dtype, int64_t n, int64_t k, an_act act, an_dtype out)
+{
+    const bool gated = an_act_gated(act);
+    an_weight *w = weight(f, AN_F32, dtype, n, k, 0, 0);
+    an_tensor x = values(f, dtype, M, k, 1), r = values(f, out, M, gated ? n / 2 : n, 2);
+    an_tensor y = values(f, out, M, gated ? n / 2 : n, 3);
+    gpu_gemm g = {.w = ((gpu_weight *)w->impl)->part[0].plain,
+                  .x = x.data,
+                  .x_dtype = dtype == AN_BF16 ? GPU_BF16 : GPU_F32,
+                  .rows = M,
+                  .k = (int)k,
+                  .out = out_of(w, &y, &r, act)};
+    const size_t row = an_tensor_bytes(&y) / M;
+    void *want = NULL;
+    static const int tiles[] = {GPU_TILE_64x64, GPU_TILE_64x32, GPU_TILE_128x128, GPU_TILE_16x32};
+    for (int i = 0; i < (dtype == AN_F32 ? 2 : 4); i++) {
+        g.tile = tiles[i];
+        CHECK(simt_configure(orders[i]));
+        wipe(f, &y);
+        CHECK(an_simt_gemm(&g, an_simt_stream(f->l)) == 0);
+        if (!want) want = bytes_of(f, &y);
+        CHECK_MSG(same_from(f, &y, want, 0), "n %d tile %d", (int)n, tiles[i]);
+    }
+    static const int few[] = {1, 3, 17};
+    g.tile = GPU_TILE_AUTO;
+    for (int i = 0; i < 3; i++) { /* the last rows, alone */
+        const int64_t at = M - few[i];
+        g.rows = few[i];
+        g.x = (char *)x.data + (size_t)(at * k) * an_dtype_size(dtype);
+        g.out.y = (char *)y.data + (size_t)at * row;
+        g.out.residual = (char *)r.data + (size_t)at * row;
+        wipe(f, &y);
+        CHECK(an_simt_gemm(&g, an_simt_stream(f->l)) == 0);
+        CHECK_MSG(same_from(f, &y, want, (size_t)at * row), "n %d: %d rows alone", (int)n, few[i]);
+    }
+    free(want);
+    an_weight_free(w);
+}
+
+TEST(tiles_of_products)
+{
+    SET_UP(f);
+    const size_t mark = an_lane_mark(f.l);
+    check_gemm(&f, AN_BF16, 70, K, AN_ACT_NONE, AN_BF16);
+    check_gemm(&f, AN_BF16, 131, 47, AN_ACT_SILU, AN_F32); /* rows that lie on no 16 bytes */
+    check_gemm(&f, AN_BF16, 76, K, AN_ACT_GEGLU, AN_BF16);
+    check_gemm(&f, AN_BF16, 64, 128, AN_ACT_SWIGLU, AN_F32);
+    check_gemm(&f, AN_BF16, 33, 64, AN_ACT_GELU_TANH, AN_BF16);
+    an_lane_release(f.l, mark);
+    check_gemm(&f, AN_F32, 70, 300, AN_ACT_GEGLU_TANH, AN_F32);
+    check_gemm(&f, AN_F32, 45, 61, AN_ACT_QUICK_GELU, AN_F32);
+    tear_down(&f);
+}
+
+/* Rows FIRST .. END - 1 of a product, of rows of x found through an index: they are those of the
+ * rows in order, and no other row of y is written. */
+TEST(ranges_and_indices)
+{
+    enum { N = 40, FIRST = 5, END = 23 };
+    SET_UP(f);
+    an_weight *w = weight(&f, AN_BF16, AN_BF16, N, K, 0, 0);
+    an_tensor x = values(&f, AN_BF16, M, K, 1), y = values(&f, AN_F32, M, N, 2);
+    an_tensor z = values(&f, AN_F32, M, N, 3);
+    int32_t index[M];
+    const int32_t range[2] = {FIRST, END};
+    for (int i = 0; i < M; i++) index[i] = i * 37 % M;
+    void *there = an_lane_scratch(f.l, sizeof index), *span = an_lane_scratch(f.l, sizeof range);
+    an_upload(f.l, there, index, sizeof index);
+    an_upload(f.l, span, range, sizeof range);
+    gpu_gemm g = {.w = ((gpu_weight *)w->impl)->part[0].plain,
+                  .x = x.data,
+                  .x_dtype = GPU_BF16,
+                  .rows = M,
+                  .k = K,
+                  .out = out_of(w, &y, NULL, AN_ACT_NONE)};
+    CHECK(an_simt_gemm(&g, an_simt_stream(f.l)) == 0);
+    float *want = bytes_of(&f, &y), *before = bytes_of(&f, &z);
+    g.out.y = z.data, g.index = there, g.range = span;
+    for (int i = 0; i < 4; i++) {
+        CHECK(simt_configure(orders[i]));
+        g.tile = GPU_TILE_16x32 + i;
+        an_upload(f.l, z.data, before, an_tensor_bytes(&z));
+        CHECK(an_simt_gemm(&g, an_simt_stream(f.l)) == 0);
+        float *got = bytes_of(&f, &z);
+        for (int m = 0; m < M; m++)
+            CHECK_MSG(!memcmp(got + m * N,
+                              m >= FIRST && m < END ? want + index[m] * N : before + m * N,
+                              N * sizeof *got),
+                      "tile %d row %d", g.tile, m);
+        free(got);
+    }
+    free(want);
+    free(before);
+    an_weight_free(w);
+    tear_down(&f);
+}
+
+/* ---------------------------------------------------------------- convolution */
+
+typedef struct conv_case {
+    an_dtype dtype;
+    int c, n, kernel, stride, h, w, up_h, up_w;
+} conv_case;
+
+static void check_conv(fixture *f, const conv_case *c)
+{
+    enum { PICTURES = 3 };
+    an_weight *w = weight(f, AN_F32, c->dtype, c->n, c->c, c->kernel, c->kernel);
+    const int oh = (c->up_h + 1 - c->kernel) / c->stride + 1; /* padded below and right alone */
+    const int ow = (c->up_w + 1 - c->kernel) / c->stride + 1;
+    an_tensor x = values(f, c->dtype, PICTURES * c->h * c->w, c->c, 1);
+    an_tensor y = values(f, c->dtype, PICTURES * oh * ow, c->n, 2);
+    an_tensor r = values(f, c->dtype, PICTURES * oh * ow, c->n, 3);
+    an_tensor rb = values(f, AN_F32, PICTURES, c->n, 4);
+    gpu_conv g = {.w = ((gpu_weight *)w->impl)->part[0].plain,
+                  .x = x.data,
+                  .x_dtype = c->dtype == AN_BF16 ? GPU_BF16 : GPU_F32,
+                  .pictures = PICTURES,
+                  .h = c->h,
+                  .width = c->w,
+                  .c = c->c,
+                  .up_h = c->up_h,
+                  .up_w = c->up_w,
+                  .oh = oh,
+                  .ow = ow,
+                  .kh = c->kernel,
+                  .kw = c->kernel,
+                  .stride = c->stride,
+                  .out = out_of(w, &y, &r, AN_ACT_SILU)};
+    g.out.row_bias = rb.data;
+    g.out.row_bias_dtype = GPU_F32;
+    g.out.row_pixels = oh * ow;
+    void *want = NULL;
+    static const int tiles[] = {GPU_TILE_64x64, GPU_TILE_64x32, GPU_TILE_128x128, GPU_TILE_16x32};
+    for (int i = 0; i < (c->dtype == AN_F32 ? 2 : 4); i++) {
+        g.tile = tiles[i];
+        CHECK(simt_configure(orders[i]));
+        wipe(f, &y);
+        CHECK(an_simt_conv(&g, an_simt_stream(f->l)) == 0);
+        if (!want) want = bytes_of(f, &y);
+        CHECK_MSG(same_from(f, &y, want, 0), "%d -> %d tile %d", c->c, c->n, tiles[i]);
+    }
+    /* the last picture alone */
+    const size_t picture = an_tensor_bytes(&y) / PICTURES;
+    g.tile = GPU_TILE_AUTO, g.pictures = 1;
+    g.x = (char *)x.data + an_tensor_bytes(&x) / PICTURES * (PICTURES - 1);
+    g.out.y = (char *)y.data + picture * (PICTURES - 1);
+    g.out.residual = (char *)r.data + picture * (PICTURES - 1);
+    g.out.row_bias = (float *)rb.data + c->n * (PICTURES - 1);
+    wipe(f, &y);
+    CHECK(an_simt_conv(&g, an_simt_stream(f->l)) == 0);
+    CHECK_MSG(same_from(f, &y, want, picture * (PICTURES - 1)), "%d -> %d: a picture alone", c->c,
+              c->n);
+    free(want);
+    an_weight_free(w);
+}
+
+TEST(tiles_of_convolutions)
+{
+    SET_UP(f);
+    const conv_case cases[] = {
+        {AN_BF16, 64, 70, 3, 1, 7, 6, 7, 6},  {AN_BF16, 72, 33, 3, 2, 9, 8, 9, 8},
+        {AN_BF16, 4, 64, 3, 1, 8, 8, 8, 8},   {AN_BF16, 24, 130, 1, 1, 7, 7, 7, 7},
+        {AN_BF16, 40, 40, 3, 1, 4, 5, 8, 10}, {AN_BF16, 16, 16, 5, 1, 4, 5, 7, 11},
+        {AN_F32, 36, 37, 3, 1, 5, 5, 5, 5},   {AN_F32, 3, 8, 3, 2, 6, 6, 12, 12},
+    };
+    for (int i = 0; i < 8; i++) check_conv(&f, &cases[i]);
+    tear_down(&f);
+}
+
+/* ---------------------------------------------------------------- blocks */
+
+/* Few rows and many: one warp a part of k, and one warp all parts in turn. */
+TEST(tiles_of_blocks)
+{
+    enum { N = 70, DEEP = 1280 };
+    SET_UP(f);
+    an_tensor x = values(&f, AN_BF16, M, DEEP, 1), y = values(&f, AN_F32, M, N, 2);
+    const size_t row = an_tensor_bytes(&y) / M;
+    gpu_record *x8 = an_lane_scratch(f.l, (size_t)M * DEEP / 128 * sizeof *x8);
+    for (int i = 0; i < QC_FORMATS; i++) {
+        /* 4 parts of 3, 3, 3 and 1 groups; 2, 2, 2 and a half, the last not whole; 1 and 0 */
+        const int64_t k = i % 3 == 0 || an_dtype_block(qc_formats[i]) > 32 ? DEEP
+                          : i % 3 == 1                                     ? 800
+                                                                           : 96;
+        an_weight *w = weight(&f, qc_formats[i], AN_BF16, N, k, 0, 0);
+        CHECK(an_simt_round(x.data, GPU_BF16, M, (int)k, x8, an_simt_stream(f.l)) == 0);
+        gpu_quant q = {.w = ((gpu_weight *)w->impl)->part[0].quant,
+                       .x = x8,
+                       .rows = M,
+                       .out = out_of(w, &y, NULL, AN_ACT_NONE),
+                       .tile = GPU_TILE_64x64};
+        CHECK(simt_configure(orders[i % 4]));
+        CHECK(an_simt_quant(&q, an_simt_stream(f.l)) == 0);
+        void *want = bytes_of(&f, &y);
+        static const int few[] = {M, 1, 3, 17, 60};
+        for (int j = 0; j < 5; j++) { /* all by the other tile, then the last ones alone */
+            const int at = M - few[j];
+            q.rows = few[j];
+            q.x = x8 + at * ((k + 127) / 128);
+            q.out.y = (char *)y.data + (size_t)at * row;
+            q.tile = j ? GPU_TILE_AUTO : GPU_TILE_16x32;
+            wipe(&f, &y);
+            CHECK(an_simt_quant(&q, an_simt_stream(f.l)) == 0);
+            CHECK_MSG(same_from(&f, &y, want, (size_t)at * row), "%s: %d rows",
+                      an_dtype_name(qc_formats[i]), few[j]);
+        }
+        free(want);
+        an_weight_free(w);
+    }
+    tear_down(&f);
+}
+
+int main(int argc, char **argv)
+{
+    return test_main(argc, argv);
+}
