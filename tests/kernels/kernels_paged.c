@@ -64,8 +64,16 @@ static void make_pool(paged_run *r, int shuffle)
         (size_t)(n * AN_KV_BLOCK * c->kv_heads * c->head_dim) * an_dtype_size(c->pool);
     REQUIRE(an_device_alloc(r->d, bytes, &r->pool.k, NULL) == AN_OK);
     REQUIRE(an_device_alloc(r->d, bytes, &r->pool.v, NULL) == AN_OK);
-    memset(r->pool.k, 0xff, bytes); /* NaN: what is not written must not be seen */
-    memset(r->pool.v, 0xff, bytes);
+    /* NaN: what is not written must not be seen */
+    void *nan = malloc(bytes);
+    memset(nan, 0xff, bytes);
+    an_lane *l;
+    REQUIRE(an_lane_open(r->d, 64, &l, NULL) == AN_OK);
+    an_upload(l, r->pool.k, nan, bytes);
+    an_upload(l, r->pool.v, nan, bytes);
+    CHECK(an_lane_status(l, NULL) == AN_OK);
+    an_lane_close(l);
+    free(nan);
 }
 
 static void issue(an_lane *l, const paged_run *r, const an_kv_row *rows, int n, an_tensor qkv,
@@ -115,21 +123,25 @@ static void tick(paged_run *r, const an_kv_row *rows, const int *seq, int n)
     qkv = an_lane_tensor(l, c->dtype, tokens, width);
     y = an_lane_tensor(l, c->dtype, tokens, out);
     float *v = malloc((size_t)width * sizeof *v);
+    char *host = malloc((size_t)(tokens * width) * size);
     for (int i = 0; i < n; i++)
         for (int64_t t = 0; t < rows[i].q_len; t++) {
             token(c, seq[i], rows[i].pos + t, v);
-            an_convert((char *)qkv.data + (size_t)((rows[i].q_start + t) * width) * size, c->dtype,
-                       v, AN_F32, width);
+            an_convert(host + (size_t)((rows[i].q_start + t) * width) * size, c->dtype, v, AN_F32,
+                       width);
         }
-    free(v);
+    an_upload(l, qkv.data, host, (size_t)(tokens * width) * size);
     issue(l, r, rows, n, qkv, y);
+    an_download(l, host, y.data, (size_t)(tokens * out) * size);
     CHECK_MSG(an_lane_status(l, &err) == AN_OK, "%s", err.message);
     CHECK(an_lane_peak(l) == peak);
     for (int i = 0; i < n; i++)
         if (seq[i] == 0)
             memcpy(r->y + (size_t)(rows[i].pos * out) * size,
-                   (char *)y.data + (size_t)(rows[i].q_start * out) * size,
+                   host + (size_t)(rows[i].q_start * out) * size,
                    (size_t)(rows[i].q_len * out) * size);
+    free(host);
+    free(v);
     an_lane_close(l);
 }
 
@@ -171,26 +183,33 @@ static h_run sequence(an_device *d, const paged_case *c, const schedule *how)
     return (h_run){.dtype = c->dtype, .count = c->length * out, .out = r.y};
 }
 
-static void check(const paged_case *c)
+static const schedule how[] = {{{4096, 4096, 4096, 4096}, 0, 0},
+                               {{1, 2, 61, 13}, 0, 5},
+                               {{100, 1, 1, 37}, 3, 0},
+                               {{4096, 4096, 4096, 4096}, 2, 11},
+                               {{900, 100, 23, 1}, 1, 2}};
+
+/* The first outcome is compared with the reference, the others with the first, on bytes. */
+static void compare(const char *name, const char *what, h_run *first, h_run *y, const h_run *ref,
+                    double tol)
 {
-    static const schedule how[] = {{{4096, 4096, 4096, 4096}, 0, 0},
-                                   {{1, 2, 61, 13}, 0, 5},
-                                   {{100, 1, 1, 37}, 3, 0},
-                                   {{4096, 4096, 4096, 4096}, 2, 11},
-                                   {{900, 100, 23, 1}, 1, 2}};
-    char name[128];
-    snprintf(name, sizeof name, "paged %d/%d heads of %d, %lld keys, window %lld, cap %g, %s in %s",
-             c->heads, c->kv_heads, c->head_dim, (long long)c->length, (long long)c->window,
-             (double)c->softcap, an_dtype_name(c->dtype), an_dtype_name(c->pool));
-    an_device *d = h_device("ref", "auto", 1);
-    REQUIRE(d);
-    h_run ref = sequence(d, c, &how[0]);
-    an_device_close(d);
+    if (!first->out) {
+        h_compare(name, what, y, ref, tol);
+        *first = *y;
+        return;
+    }
+    CHECK_MSG(memcmp(first->out, y->out, (size_t)y->count * an_dtype_size(y->dtype)) == 0,
+              "%s %s: other bytes", name, what);
+    free(y->out);
+}
+
+static void check_cpu(const char *name, const paged_case *c, const h_run *ref)
+{
     static const char *const isas[] = {"generic", "avx2", "avx512"};
     for (int i = 0; i < 3; i++) {
         h_run first = {0};
         for (int threads = 1; threads <= 3; threads++) {
-            d = h_device("cpu", isas[i], threads);
+            an_device *d = h_device("cpu", isas[i], threads);
             REQUIRE(d);
             const bool have = (int)d->isa >= i;
             for (int s = 0; have && s < (threads == 1 ? 5 : 3); s++) {
@@ -198,19 +217,54 @@ static void check(const paged_case *c)
                 char what[64];
                 snprintf(what, sizeof what, "%s x%d schedule %d", isas[i], threads, s);
                 h_run y = sequence(d, c, &how[s]);
-                if (!first.out) {
-                    h_compare(name, what, &y, &ref, 2e-5);
-                    first = y;
-                    continue;
-                }
-                CHECK_MSG(memcmp(first.out, y.out, (size_t)y.count * an_dtype_size(y.dtype)) == 0,
-                          "%s %s: other bytes", name, what);
-                free(y.out);
+                compare(name, what, &first, &y, ref, 2e-5);
             }
             an_device_close(d);
         }
         free(first.out);
     }
+}
+
+/* Another device; an emulated one takes its threads in another order every time. */
+static void check_tested(const char *name, const paged_case *c, const h_run *ref)
+{
+    static const char *const orders[] = {"order=seq", "order=rev", "order=rand,seed=1",
+                                         "order=rand,seed=2"};
+    const bool tensor_cores = c->dtype == AN_BF16 && c->pool == AN_BF16;
+    an_device *d = h_device(h_tested(), "auto", 1);
+    REQUIRE(d);
+    h_run first = {0};
+    for (int s = 0; s < 4; s++) {
+        char what[64];
+        snprintf(what, sizeof what, "%s schedule %d", h_tested(), s);
+        if (h_on("simt")) CHECK(simt_configure(orders[s]));
+        h_run y = sequence(d, c, &how[s]);
+        compare(name, what, &first, &y, ref, tensor_cores ? 1e-2 : 2e-5);
+    }
+    if (h_on("simt")) CHECK(simt_configure("order=seq"));
+    free(first.out);
+    an_device_close(d);
+}
+
+static void check(const paged_case *c)
+{
+    char name[128];
+    snprintf(name, sizeof name, "paged %d/%d heads of %d, %lld keys, window %lld, cap %g, %s in %s",
+             c->heads, c->kv_heads, c->head_dim, (long long)c->length, (long long)c->window,
+             (double)c->softcap, an_dtype_name(c->dtype), an_dtype_name(c->pool));
+    const double length = (double)c->length;
+    if (h_on("simt") && 2.0 * c->heads * c->head_dim * length * length > 2 * H_SIMT_FLOPS) {
+        printf("  left to a GPU: %s\n", name);
+        return;
+    }
+    an_device *d = h_device("ref", "auto", 1);
+    REQUIRE(d);
+    h_run ref = sequence(d, c, &how[0]);
+    an_device_close(d);
+    if (h_on("cpu"))
+        check_cpu(name, c, &ref);
+    else
+        check_tested(name, c, &ref);
     free(ref.out);
 }
 
@@ -242,6 +296,22 @@ TEST(segments)
     check(&(paged_case){3, 1, 16, 2200, 0, 0, AN_F32, AN_F32});
     check(&(paged_case){2, 2, 24, 1300, 700, 0, AN_F32, AN_BF16});
     check(&(paged_case){1, 1, 16, 2100, 1030, 20.0f, AN_F32, AN_F32});
+}
+
+/* GPUs take segments of 256 keys, and tensor cores' tiles of some widths: 64, 96, 128, 256, 512. */
+TEST(tensor_cores)
+{
+    if (h_on("cpu")) return;
+    check(&(paged_case){4, 2, 32, 600, 0, 0, AN_BF16, AN_BF16});
+    check(&(paged_case){3, 1, 64, 530, 0, 30.0f, AN_BF16, AN_BF16});
+    check(&(paged_case){2, 1, 72, 550, 270, 0, AN_BF16, AN_BF16});
+    check(&(paged_case){1, 1, 33, 300, 20, 0, AN_BF16, AN_BF16});
+    check(&(paged_case){20, 1, 128, 70, 0, 0, AN_BF16, AN_BF16});
+    check(&(paged_case){3, 1, 128, 270, 0, 0, AN_BF16, AN_BF16});
+    check(&(paged_case){2, 2, 256, 150, 0, 0, AN_BF16, AN_BF16});
+    check(&(paged_case){2, 1, 512, 100, 0, 0, AN_BF16, AN_BF16});
+    check(&(paged_case){2, 1, 24, 600, 0, 0, AN_F32, AN_F32});
+    check(&(paged_case){4, 2, 16, 550, 300, 0, AN_F32, AN_BF16});
 }
 
 int main(int argc, char **argv)
