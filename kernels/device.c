@@ -107,11 +107,7 @@ static an_status choose_backend(const char *name, const an_backend **out, an_err
     else if (strcmp(name, "ref") == 0)
         *out = &an_backend_ref;
     else if (strcmp(name, "simt") == 0)
-#ifdef AN_SIMT
         *out = &an_simt_backend;
-#else
-        *out = NULL;
-#endif
     else if (names(name, "cuda"))
         *out = an_backend_gpu();
     else

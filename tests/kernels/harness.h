@@ -101,6 +101,18 @@ static inline void h_put(h_run *h, an_tensor t, int64_t at, const float *v, int6
     free(b);
 }
 
+/* A host tensor's copy in the lane's scratch, and the way back. */
+static inline an_tensor h_there(an_lane *l, an_tensor host)
+{
+    an_tensor t = an_lane_alloc(l, host.dtype, host.ndim, host.dim);
+    an_upload(l, t.data, host.data, an_tensor_bytes(&host));
+    return t;
+}
+static inline void h_back(an_lane *l, void *host, an_tensor t)
+{
+    an_download(l, host, t.data, an_tensor_bytes(&t));
+}
+
 /* A scratch tensor [n, ...] whose row i is made of h->id[i] and the seed. */
 static inline an_tensor h_rows(h_run *h, an_dtype dtype, int ndim, const int64_t *dim,
                                uint64_t seed, float scale, float offset)

@@ -128,6 +128,7 @@ TEST(large)
 /* The other filling, where this build has it. */
 TEST(onednn)
 {
+    H_CPU_ONLY;
 #ifdef AN_ONEDNN
     h_gemm = "onednn";
     check(&(conv_case){6, 5, 8, 12, 3, 1, 1, 1, 1, 1, .dtype = AN_F32, .y_dtype = AN_F32,

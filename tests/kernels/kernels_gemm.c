@@ -69,7 +69,7 @@ TEST(stacked_parts)
 {
     enum { M = 7, K = 20, N = 3 + 18 + 1 };
     static const int64_t parts[3] = {3, 18, 1};
-    an_device *d = h_device("cpu", "auto", 2);
+    an_device *d = h_device(h_tested(), "auto", 2);
     an_lane *l;
     REQUIRE(d && an_lane_open(d, 1 << 22, &l, NULL) == AN_OK);
     float w[N * K], b[N], x[M * K], y[M * N], part[M * N];
@@ -83,14 +83,16 @@ TEST(stacked_parts)
     an_weight *all = NULL;
     REQUIRE(an_weight_linear(d, AN_F32, 3, pw, pb, &all, NULL) == AN_OK);
     CHECK(all->n == N && all->k == K && all->bytes >= N * K * 4);
-    an_gemm_args a = {
-        .x = an_tensor_2d(x, AN_F32, M, K), .w = all, .y = an_tensor_2d(y, AN_F32, M, N)};
+    an_gemm_args a = {.x = h_there(l, an_tensor_2d(x, AN_F32, M, K)), .w = all};
+    a.y = an_lane_tensor(l, AN_F32, M, N);
     an_gemm(l, &a);
+    h_back(l, y, a.y);
     for (int64_t i = 0, n = 0; i < 3; n += parts[i++]) {
         an_weight *one = NULL;
         REQUIRE(an_weight_linear(d, AN_F32, 1, pw + i, pb + i, &one, NULL) == AN_OK);
-        a.w = one, a.y = an_tensor_2d(part, AN_F32, M, parts[i]);
+        a.w = one, a.y = an_lane_tensor(l, AN_F32, M, parts[i]);
         an_gemm(l, &a);
+        h_back(l, part, a.y);
         for (int64_t m = 0; m < M; m++)
             CHECK(!memcmp(part + m * parts[i], y + m * N + n, (size_t)parts[i] * sizeof *y));
         an_weight_free(one);
@@ -117,7 +119,7 @@ TEST(weight_dtypes)
         want[i] = 0;
         for (int k = 0; k < K; k++) want[i] += w[i * K + k] * x[k];
     }
-    an_device *d = h_device("cpu", "auto", 1);
+    an_device *d = h_device(h_tested(), "auto", 1);
     an_lane *l;
     REQUIRE(d && an_lane_open(d, 1 << 22, &l, NULL) == AN_OK);
     const an_tensor as[] = {an_tensor_2d(w, AN_F32, N, K), an_tensor_2d(h, AN_F16, N, K),
@@ -127,9 +129,10 @@ TEST(weight_dtypes)
         an_weight *weight = NULL;
         REQUIRE(an_weight_linear(d, i % 2 ? AN_BF16 : AN_F32, 1, &pw, NULL, &weight, NULL) ==
                 AN_OK);
-        an_gemm_args a = {
-            .x = an_tensor_2d(x, AN_F32, 1, K), .w = weight, .y = an_tensor_2d(got, AN_F32, 1, N)};
+        an_gemm_args a = {.x = h_there(l, an_tensor_2d(x, AN_F32, 1, K)), .w = weight};
+        a.y = an_lane_tensor(l, AN_F32, 1, N);
         an_gemm(l, &a);
+        h_back(l, got, a.y);
         CHECK(an_lane_status(l, NULL) == AN_OK);
         for (int k = 0; k < N; k++) CHECK_MSG(got[k] == want[k], "dtype %d column %d", i, k);
         an_weight_free(weight);
@@ -141,6 +144,7 @@ TEST(weight_dtypes)
 /* The other filling, where this build has it. */
 TEST(onednn)
 {
+    H_CPU_ONLY;
 #ifdef AN_ONEDNN
     static const int64_t ms[] = {1, 5, 64, 100};
     h_gemm = "onednn";
@@ -157,6 +161,7 @@ TEST(onednn)
 
 TEST(self_test)
 {
+    H_CPU_ONLY;
     an_device *d = h_device("cpu", "auto", 1);
     REQUIRE(d);
     for (an_isa isa = AN_ISA_GENERIC; isa <= d->isa; isa++) CHECK(an_cpu_self_test(isa));

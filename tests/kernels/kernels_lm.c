@@ -74,11 +74,12 @@ TEST(softcap_values)
     const float x[9] = {0, -0.0f, 1e-20f, 0.01f, -17, 30, 1e9f, -INFINITY, NAN};
     float y[9];
     for (int i = 0; i < 2; i++) {
-        an_device *d = h_device("cpu", i ? "auto" : "generic", 1);
+        an_device *d = h_device(h_tested(), i ? "auto" : "generic", 1);
         an_lane *l;
         REQUIRE(d && an_lane_open(d, 4096, &l, NULL) == AN_OK);
-        an_tensor ty = an_tensor_2d(y, AN_F32, 1, 9);
-        an_softcap(l, an_tensor_2d((void *)(uintptr_t)x, AN_F32, 1, 9), 30, ty);
+        an_tensor ty = an_lane_tensor(l, AN_F32, 1, 9);
+        an_softcap(l, h_there(l, an_tensor_2d((void *)(uintptr_t)x, AN_F32, 1, 9)), 30, ty);
+        h_back(l, y, ty);
         for (int j = 0; j < 7; j++) {
             const double want = 30 * tanh((double)x[j] / 30);
             CHECK_MSG(fabs((double)y[j] - want) <= 3e-7 * fabs(want), "%g: %.9g, not %.9g",
@@ -177,7 +178,7 @@ TEST(moe_ties)
 {
     enum { E = 4, C = 3 };
     for (int i = 0; i < 2; i++) {
-        an_device *d = h_device(i ? "ref" : "cpu", "auto", 2);
+        an_device *d = h_device(i ? "ref" : h_tested(), "auto", 2);
         an_lane *l;
         REQUIRE(d && an_lane_open(d, 1 << 20, &l, NULL) == AN_OK);
         float eye[C * C] = {1, 0, 0, 0, 1, 0, 0, 0, 1}, gate[2 * C * C], y[C];
@@ -196,14 +197,16 @@ TEST(moe_ties)
             REQUIRE(an_weight_linear(d, AN_F32, 1, &pd, NULL, &w[1], NULL) == AN_OK);
             up[e] = w[0], down[e] = w[1];
         }
-        an_moe(l, &(an_moe_args){.x = an_tensor_2d(x, AN_F32, 1, C),
-                                 .router = an_tensor_2d(logits, AN_F32, 1, E),
+        an_tensor ty = an_lane_tensor(l, AN_F32, 1, C);
+        an_moe(l, &(an_moe_args){.x = h_there(l, an_tensor_2d(x, AN_F32, 1, C)),
+                                 .router = h_there(l, an_tensor_2d(logits, AN_F32, 1, E)),
                                  .top_k = 2,
                                  .experts = E,
                                  .gate_up = up,
                                  .down = down,
                                  .act = AN_ACT_SWIGLU,
-                                 .y = an_tensor_2d(y, AN_F32, 1, C)});
+                                 .y = ty});
+        h_back(l, y, ty);
         an_error err = {0};
         CHECK_MSG(an_lane_status(l, &err) == AN_OK, "%s", err.message);
         for (int j = 0; j < C; j++) {

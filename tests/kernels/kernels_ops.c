@@ -17,9 +17,12 @@ static void refused(an_device_options o, an_status want, const char *param, cons
 
 TEST(devices)
 {
-    refused((an_device_options){.device = "gpu"}, AN_INVALID, "device", "auto, cpu, ref");
+    refused((an_device_options){.device = "gpu"}, AN_INVALID, "device", "auto, cpu, cuda");
+    refused((an_device_options){.device = "simt:1"}, AN_INVALID, "device", "auto, cpu, cuda");
+#ifndef AN_CUDA
     refused((an_device_options){.device = "cuda"}, AN_DEVICE, "device", "no CUDA backend");
-    refused((an_device_options){.device = "simt"}, AN_DEVICE, "device", "no CUDA backend");
+    refused((an_device_options){.device = "cuda:1"}, AN_DEVICE, "device", "no CUDA backend");
+#endif
     refused((an_device_options){.isa = "mmx"}, AN_INVALID, "isa", "generic, avx2, avx512, amx");
     refused((an_device_options){.gemm = "blas"}, AN_INVALID, "gemm", "own");
     refused((an_device_options){.threads = -1}, AN_INVALID, "threads", "-1 threads");
@@ -50,7 +53,7 @@ TEST(devices)
 
 TEST(device_memory)
 {
-    an_device *d = h_device("cpu", "auto", 1);
+    an_device *d = h_device(h_tested(), "auto", 1);
     REQUIRE(d);
     void *p = NULL, *q = NULL;
     an_error err = {0};
@@ -67,18 +70,31 @@ TEST(device_memory)
     double v[3] = {1.5, -2, 1e10};
     an_tensor src = an_tensor_1d(v, AN_F64, 3), out;
     CHECK(an_device_upload(d, &src, AN_BF16, &out, &err) == AN_OK);
-    CHECK(out.dtype == AN_BF16 && an_bf16_to_f32(((uint16_t *)out.data)[1]) == -2);
+    uint16_t h[3] = {0};
+    an_lane *l = NULL;
+    REQUIRE(an_lane_open(d, 0, &l, &err) == AN_OK);
+    an_download(l, h, out.data, sizeof h);
+    CHECK(out.dtype == AN_BF16 && an_bf16_to_f32(h[1]) == -2);
     CHECK(an_device_bytes_live(d) == 6);
+    an_lane_close(l);
     an_device_free(d, out.data);
     CHECK(an_device_upload(d, &src, AN_I32, &out, &err) == AN_INVALID);
+    const size_t own = an_device_memory_bytes(d);
+    CHECK((own > 0) == !h_on("cpu"));
+    if (own) { /* what was asked for, and what there is */
+        CHECK(an_device_alloc(d, own + 1, &p, &err) == AN_NO_MEMORY && !p);
+        CHECK_MSG(strstr(err.message, "MiB are free"), "%s", err.message);
+        CHECK(an_device_alloc(d, own, &p, &err) == AN_NO_MEMORY || p);
+        an_device_free(d, p);
+    }
+    CHECK(an_device_bytes_live(d) == 0);
     an_device_close(d);
 }
 
 TEST(weights_are_counted_and_checked)
 {
-    static const char *const names[] = {"ref", "cpu"};
     for (int i = 0; i < 2; i++) {
-        an_device *d = h_device(names[i], "auto", 1);
+        an_device *d = h_device(i ? h_tested() : "ref", "auto", 1);
         REQUIRE(d);
         float v[24] = {0};
         an_tensor a = an_tensor_2d(v, AN_F32, 4, 3), b = an_tensor_2d(v, AN_F32, 2, 3);
@@ -107,7 +123,7 @@ TEST(weights_are_counted_and_checked)
 
 TEST(lanes_are_stacks_of_scratch)
 {
-    an_device *d = h_device("cpu", "auto", 1);
+    an_device *d = h_device(h_tested(), "auto", 1);
     an_lane *l = NULL;
     an_error err = {0};
     REQUIRE(an_lane_open(d, 1024, &l, &err) == AN_OK);

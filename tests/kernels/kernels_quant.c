@@ -160,7 +160,7 @@ TEST(kernels)
 TEST(not_finite)
 {
     enum { M = 4, K = 64, N = 8 };
-    an_device *d = h_device("cpu", "auto", 2), *r = h_device("ref", "auto", 1);
+    an_device *d = h_device(h_tested(), "auto", 2), *r = h_device("ref", "auto", 1);
     an_tensor w = qc_matrix(AN_Q4_1, N, K, 3);
     const an_tensor *pw = &w;
     float x[M * K], y[2][M * N];
@@ -174,9 +174,10 @@ TEST(not_finite)
         an_lane *l;
         REQUIRE(dev && an_weight_linear(dev, AN_F32, 1, &pw, NULL, &aw, NULL) == AN_OK);
         REQUIRE(an_lane_open(dev, 1 << 21, &l, NULL) == AN_OK);
-        an_gemm(l, &(an_gemm_args){.x = an_tensor_2d(x, AN_F32, M, K),
-                                   .w = aw,
-                                   .y = an_tensor_2d(y[i], AN_F32, M, N)});
+        an_gemm_args a = {.x = h_there(l, an_tensor_2d(x, AN_F32, M, K)), .w = aw};
+        a.y = an_lane_tensor(l, AN_F32, M, N);
+        an_gemm(l, &a);
+        h_back(l, y[i], a.y);
         an_error err;
         CHECK(an_lane_status(l, &err) == AN_OK);
         for (int j = 0; j < N; j++) {
@@ -202,20 +203,20 @@ TEST(embedding_in_blocks)
         CHECK(an_dequantize(qc_formats[f], host.data, V * C, all));
         int32_t ids[T] = {4, 0, 2};
         for (int i = 0; i < 2; i++) {
-            an_device *d = h_device(i ? "ref" : "cpu", "auto", 2);
+            an_device *d = h_device(i ? "ref" : h_tested(), "auto", 2);
             an_lane *l;
             REQUIRE(d && an_lane_open(d, 1 << 16, &l, NULL) == AN_OK);
             REQUIRE(an_device_upload(d, &host, qc_formats[f], &table, NULL) == AN_OK);
             CHECK(an_tensor_bytes(&table) == an_tensor_bytes(&host));
-            an_embedding(l, &table, NULL, an_tensor_2d(ids, AN_I32, 1, T),
-                         an_tensor_3d(y, AN_F32, 1, T, C));
+            an_tensor device_y = an_lane_tensor(l, AN_F32, 1, T, C);
+            an_embedding(l, &table, NULL, h_there(l, an_tensor_2d(ids, AN_I32, 1, T)), device_y);
+            h_back(l, y, device_y);
             an_error err = {0};
             CHECK_MSG(an_lane_status(l, &err) == AN_OK, "%s", err.message);
             for (int t = 0; t < T; t++)
                 CHECK(memcmp(y + t * C, all + ids[t] * C, C * sizeof *y) == 0);
             ids[1] = V;
-            an_embedding(l, &table, NULL, an_tensor_2d(ids, AN_I32, 1, T),
-                         an_tensor_3d(y, AN_F32, 1, T, C));
+            an_embedding(l, &table, NULL, h_there(l, an_tensor_2d(ids, AN_I32, 1, T)), device_y);
             CHECK(an_lane_status(l, &err) == AN_INVALID);
             ids[1] = 0;
             an_lane_close(l);
