@@ -41,6 +41,7 @@ static void stop_task(an_engine *e, an_task *t)
     pthread_mutex_unlock(&e->lock);
     t->job->slot->last_used = an_now_s();
     an_task_close(e, t);
+    e->freed = true;
 }
 
 void an_job_end(an_engine *e, an_job *j, an_job_state state, const an_error *why)
@@ -76,6 +77,11 @@ void an_task_finished(an_engine *e, an_task *t)
 static bool doomed(const an_engine *e, const an_job *j, double now, an_job_state *state,
                    an_error *why)
 {
+    if (!e->device_ok) {
+        *state = AN_JOB_FAILED;
+        *why = e->lost;
+        return true;
+    }
     if (j->cancel || e->cancel_all) {
         *state = AN_JOB_CANCELED;
         if (j->cancel)
@@ -91,26 +97,30 @@ static bool doomed(const an_engine *e, const an_job *j, double now, an_job_state
     return true;
 }
 
-/* The first job that was cancelled or is too late; a reference. */
-static an_job *first_doomed(an_engine *e, an_job_state *state, an_error *why)
+/* The first job of this track that was cancelled or is too late; a reference. */
+static an_job *first_doomed(an_engine *e, const an_track *k, an_job_state *state, an_error *why)
 {
     double now = an_now_s();
     an_job *found = NULL;
     pthread_mutex_lock(&e->lock);
-    for (int i = 0; i < e->run_count && !found; i++)
-        if (doomed(e, e->run[i]->job, now, state, why)) found = e->run[i]->job;
-    for (an_claim *c = e->queue.first; c && !found; c = c->next)
-        if (doomed(e, job_of(c), now, state, why)) found = job_of(c);
+    for (int i = 0; i < e->run_count && !found; i++) {
+        an_job *j = e->run[i]->job;
+        if (an_track_serves(e, k, j) && doomed(e, j, now, state, why)) found = j;
+    }
+    for (an_claim *c = e->queue.first; c && !found; c = c->next) {
+        an_job *j = job_of(c);
+        if (an_track_serves(e, k, j) && doomed(e, j, now, state, why)) found = j;
+    }
     if (found) an_job_ref(found);
     pthread_mutex_unlock(&e->lock);
     return found;
 }
 
-void an_expire(an_engine *e)
+void an_expire(an_engine *e, const an_track *k)
 {
     an_job_state state;
     an_error why;
-    for (an_job *j; (j = first_doomed(e, &state, &why));) {
+    for (an_job *j; (j = first_doomed(e, k, &state, &why));) {
         an_job_end(e, j, state, &why);
         an_job_unref(j);
     }
@@ -213,6 +223,7 @@ static bool start(an_engine *e, an_task *t)
     }
     pthread_mutex_unlock(&e->lock);
     if (!st) return true;
+    if (st == AN_DEVICE) an_device_failed(e, &err);
     if ((st == AN_NO_MEMORY || st == AN_TOO_LARGE) && e->run_count > 0) return false;
     if (st == AN_TOO_LARGE && !*err.param)
         snprintf(err.param, sizeof err.param, "%s", j->text ? "model" : "width");
@@ -220,9 +231,15 @@ static bool start(an_engine *e, an_task *t)
     return true;
 }
 
-void an_admit(an_engine *e)
+static void admit_kind(an_engine *e, bool text)
+{
+    for (an_task *t; (t = next_task(e, text));)
+        if (!start(e, t)) break;
+}
+
+void an_admit(an_engine *e, const an_track *k)
 {
     for (int text = 0; text < 2; text++)
-        for (an_task *t; (t = next_task(e, text));)
-            if (!start(e, t)) break;
+        if (e->tracks == 1 || k == &e->track[text ? AN_KIND_TEXT : AN_KIND_IMAGE])
+            admit_kind(e, text);
 }

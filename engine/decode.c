@@ -82,7 +82,8 @@ static bool echoes(const an_task *t)
 static int prompt_budget(const an_engine *e, const batch *b)
 {
     const an_language *m = &b->slot->lm;
-    bool shared = b->decoding || e->run_count > e->run_texts;
+    bool pictures = e->tracks == 1 && e->run_count > e->run_texts; /* waiting for the same lane */
+    bool shared = b->decoding || pictures;
     double seconds = shared ? TICK_SHARED_S : TICK_ALONE_S;
     double one = m->price.token * m->flop_s;
     int most = m->tick_tokens - b->tokens;
@@ -158,21 +159,23 @@ static void gather(an_engine *e, batch *b)
 static an_status forward(an_engine *e, batch *b, int first, int n, an_error *err)
 {
     an_language *m = &b->slot->lm;
-    an_lane_reset(e->lane);
-    an_status s = an_lm_forward(b->slot->model, e->lane, m->kv, &b->row[first], n, err);
+    an_lane *l = an_slot_lane(e, b->slot);
+    an_lane_reset(l);
+    an_status s = an_lm_forward(b->slot->model, l, m->kv, &b->row[first], n, err);
     if (s) return s;
     const part *from = &b->part[first], *to = &b->part[first + n - 1];
     size_t vocab = (size_t)b->slot->entry.info.vocab;
     size_t at = (size_t)from->logits * vocab;
     size_t rows = (size_t)(to->logits + to->want - from->logits);
-    if (rows) an_download(e->lane, m->host + at, m->logits + at, rows * vocab * sizeof(float));
-    an_lane_sync(e->lane);
-    return an_lane_status(e->lane, err);
+    if (rows) an_download(l, m->host + at, m->logits + at, rows * vocab * sizeof(float));
+    an_lane_sync(l);
+    return an_lane_status(l, err);
 }
 
 /* A batch that fails is run again sequence by sequence, so that only those at fault fail. */
-static void run(an_engine *e, batch *b)
+static void run(an_engine *e)
 {
+    batch *b = e->decode;
     an_error err = {0};
     double start = an_now_s();
     an_status s = forward(e, b, 0, b->n, &err);
@@ -450,7 +453,17 @@ static void settle(an_engine *e, batch *b)
 
 /* ---------------------------------------------------------------- the tick */
 
-void an_decode_tick(an_engine *e, an_task *leader)
+static void end(an_engine *e)
+{
+    batch *b = e->decode;
+    for (int i = 0; i < b->n; i++)
+        if (!b->part[i].status) advance(e, b, &b->part[i]); /* to its draw, or on in the prompt */
+    draw_tokens(e, b);
+    tell(e, b);
+    settle(e, b);
+}
+
+void an_decode_tick(an_engine *e, an_track *k, an_task *leader)
 {
     batch *b = e->decode;
     b->slot = leader->job->slot;
@@ -458,12 +471,7 @@ void an_decode_tick(an_engine *e, an_task *leader)
     b->flops = b->seconds = 0;
     gather(e, b); /* whose tokens, and how many */
     if (b->n == 0) return;
-    run(e, b); /* one call of the network for all of them */
-    for (int i = 0; i < b->n; i++)
-        if (!b->part[i].status) advance(e, b, &b->part[i]); /* to its draw, or on in the prompt */
-    draw_tokens(e, b);
-    tell(e, b);
-    settle(e, b);
+    an_track_start(k, run, end); /* one call of the network for all of them, then their tokens */
 }
 
 an_decode *an_decode_new(void)

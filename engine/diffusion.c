@@ -11,23 +11,24 @@ static int64_t count_of(const an_task *t)
 }
 
 /* Draws a noise tensor in torch's order [c, h, w] and stores it as [h, w, c] at dst (device). */
-static void draw_noise(an_engine *e, an_task *t, float scale, float *dst)
+static void draw_noise(an_lane *l, an_task *t, float scale, float *dst)
 {
     int64_t n = count_of(t), pixels = t->job->h * t->job->w, channels = t->job->channels;
     float *nchw = t->host, *nhwc = t->host + n;
     an_rng_normal(t->rng, nchw, (size_t)n);
     for (int64_t c = 0; c < channels; c++)
         for (int64_t p = 0; p < pixels; p++) nhwc[p * channels + c] = nchw[c * pixels + p] * scale;
-    an_upload(e->lane, dst, nhwc, (size_t)n * sizeof(float));
-    an_lane_sync(e->lane); /* t->host is free for the next draw */
+    an_upload(l, dst, nhwc, (size_t)n * sizeof(float));
+    an_lane_sync(l); /* t->host is free for the next draw */
 }
 
 an_status an_diffusion_start(an_engine *e, an_task *t, an_error *err)
 {
-    an_lane_reset(e->lane);
+    an_lane *l = an_slot_lane(e, t->job->slot);
+    an_lane_reset(l);
     an_rng_init(t->rng, t->job->rng, (uint64_t)(t->job->seed + t->index));
-    draw_noise(e, t, (float)an_solver_init_noise_sigma(t->job->solver), t->x);
-    return an_lane_status(e->lane, err);
+    draw_noise(l, t, (float)an_solver_init_noise_sigma(t->job->solver), t->x);
+    return an_lane_status(l, err);
 }
 
 /* ---------------------------------------------------------------- the network's rows */
@@ -109,21 +110,21 @@ static an_step_row sampler_row(an_task *t, const an_step *step)
 /* ---------------------------------------------------------------- a glimpse */
 
 /* The denoised estimate x0_x * x + x0_m * m, before the step changes x. */
-static uint8_t *glimpse(an_engine *e, an_slot *s, const an_task *t, const an_step *step)
+static uint8_t *glimpse(an_lane *l, an_slot *s, const an_task *t, const an_step *step)
 {
     const an_job *j = t->job;
     int64_t n = count_of(t), pixels = j->h * j->w;
     uint8_t *rgb = malloc((size_t)pixels * 3);
     float *x0 = t->host, *other = t->host + n;
     if (!rgb) return NULL;
-    an_download(e->lane, x0, t->x, (size_t)n * sizeof(float));
-    an_lane_sync(e->lane);
+    an_download(l, x0, t->x, (size_t)n * sizeof(float));
+    an_lane_sync(l);
     for (int64_t i = 0; i < n; i++) x0[i] *= step->x0_x;
     for (int b = 0; b < j->branches; b++) {
         double g = j->branches == 1 ? 1 : b == 0 ? j->guidance : 1 - j->guidance;
         float f = step->x0_m * (float)g;
-        an_download(e->lane, other, t->pred[b], (size_t)n * sizeof(float));
-        an_lane_sync(e->lane);
+        an_download(l, other, t->pred[b], (size_t)n * sizeof(float));
+        an_lane_sync(l);
         for (int64_t i = 0; i < n; i++) x0[i] += f * other[i];
     }
     an_preview_rgb(s, x0, pixels, j->channels, rgb);
@@ -141,6 +142,7 @@ an_status an_diffusion_step(an_engine *e, an_slot *s, an_task *const *task, int 
     an_row row[2 * AN_BATCH_MAX];
     an_step_row update[AN_BATCH_MAX];
     const an_model_info *info = &s->entry.info;
+    an_lane *l = an_slot_lane(e, s);
     int rows = 0;
     for (int i = 0; i < n; i++) {
         an_solver_step(task[i]->job->solver, task[i]->call, &step[i]);
@@ -149,20 +151,20 @@ an_status an_diffusion_step(an_engine *e, an_slot *s, an_task *const *task, int 
             fill_row(task[i], info, b, &value[i], &network[rows], &row[rows]);
     }
 
-    an_lane_reset(e->lane);
-    an_status st = an_model_step(s->model, e->lane, AN_STAGE_DENOISE, row, rows, err);
+    an_lane_reset(l);
+    an_status st = an_model_step(s->model, l, AN_STAGE_DENOISE, row, rows, err);
     if (st) return st; /* nothing of any picture has changed yet: the caller may try again */
 
-    an_lane_reset(e->lane);
+    an_lane_reset(l);
     for (int i = 0; i < n; i++) {
-        preview[i] = an_preview_due(task[i]) ? glimpse(e, s, task[i], &step[i]) : NULL;
-        if (step[i].noise) draw_noise(e, task[i], 1, task[i]->noise);
+        preview[i] = an_preview_due(task[i]) ? glimpse(l, s, task[i], &step[i]) : NULL;
+        if (step[i].noise) draw_noise(l, task[i], 1, task[i]->noise);
         update[i] = sampler_row(task[i], &step[i]);
         task[i]->call++;
     }
-    an_sampler_step(e->lane, update, n);
-    an_lane_sync(e->lane);
-    if (!an_lane_status(e->lane, err)) return AN_OK;
+    an_sampler_step(l, update, n);
+    an_lane_sync(l);
+    if (!an_lane_status(l, err)) return AN_OK;
     /* Half a sampler step cannot be repeated: whatever it was, the pictures are lost. */
     return AN_DEVICE;
 }

@@ -119,7 +119,8 @@ static an_status choose_dtype(an_engine *e, const char *name, an_error *err)
     return AN_OK;
 }
 
-/* Four fifths of the machine's memory, or nine tenths of the device's own: a GPU runs little else. */
+/* Four fifths of the machine's memory, or nine tenths of the device's own: a GPU runs little else.
+ */
 static size_t usable_bytes(const an_device *d)
 {
     const size_t own = an_device_memory_bytes(d);
@@ -152,6 +153,7 @@ static void init_locks(an_engine *e)
     pthread_mutex_init(&e->tok_lock, NULL);
     pthread_cond_init(&e->work, &a);
     pthread_cond_init(&e->idle, &a);
+    for (int i = 0; i < AN_KIND_COUNT; i++) pthread_cond_init(&e->track[i].go, NULL);
     pthread_condattr_destroy(&a);
 }
 
@@ -161,7 +163,7 @@ static an_status open_all(an_engine *e, const an_engine_options *o, an_error *er
     if (!s) s = an_device_open(&o->device, &e->device, err);
     if (!s) s = choose_dtype(e, o->dtype, err);
     if (!s && e->o.memory_bytes == 0) e->o.memory_bytes = usable_bytes(e->device);
-    if (!s) s = an_lane_open(e->device, 0, &e->lane, err);
+    if (!s) s = an_tracks_open(e, !o->scan_only, err);
     if (s) return s;
     an_slots_scan(e);
     e->program_bytes = an_resident_bytes();
@@ -260,7 +262,7 @@ void an_engine_free(an_engine *e)
     an_engine_stop(e, 0);
     while (e->jobs) an_job_drop(e, e->jobs);
     an_slots_free(e);
-    an_lane_close(e->lane);
+    an_tracks_close(e);
     an_device_close(e->device);
     an_clients_free(&e->clients);
     an_decode_free(e->decode);
@@ -270,6 +272,7 @@ void an_engine_free(an_engine *e)
     free(e->dirs);
     pthread_cond_destroy(&e->work);
     pthread_cond_destroy(&e->idle);
+    for (int i = 0; i < AN_KIND_COUNT; i++) pthread_cond_destroy(&e->track[i].go);
     pthread_mutex_destroy(&e->tok_lock);
     pthread_mutex_destroy(&e->lock);
     free(e);
@@ -331,6 +334,7 @@ void an_engine_get_stats(an_engine *e, an_engine_stats *out)
     out->ready = e->ready;
     out->draining = e->draining;
     out->device_ok = e->device_ok;
+    memcpy(out->device_error, e->lost.message, sizeof out->device_error);
     out->queued = e->queued;
     out->running = e->running;
     out->running_rows = e->run_count;

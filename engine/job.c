@@ -115,6 +115,10 @@ void an_job_unref(an_job *j)
 an_status an_job_enqueue(an_engine *e, an_job *j, an_error *err)
 {
     if (e->draining) return an_fail(err, AN_STOPPING, "the server is stopping: no new jobs");
+    if (!e->device_ok) {
+        if (err) *err = e->lost;
+        return e->lost.status;
+    }
     if (an_queue_full(&e->queue)) {
         e->jobs_refused++;
         return an_fail(err, AN_BUSY, "the queue is full: %d jobs are waiting, the limit is %d",

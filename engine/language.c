@@ -29,7 +29,7 @@ static int64_t pool_pages(const an_engine *e, const an_slot *s, size_t page_byte
 {
     int64_t one = pages_for(context_of(e, s));
     int64_t most = one * (e->o.max_sequences + e->o.max_batch);
-    int64_t half = (int64_t)(an_budget_left(e) / 2 / page_bytes);
+    int64_t half = (int64_t)(an_budget_left(e, s) / 2 / page_bytes);
     size_t bytes = e->o.kv_bytes ? e->o.kv_bytes : e->o.memory_bytes / 8;
     int64_t pages = (int64_t)(bytes / page_bytes);
     if (!e->o.kv_bytes && pages < one) pages = one;
@@ -87,7 +87,7 @@ static an_status find_prices(an_engine *e, an_slot *s, int64_t positions, an_err
 static an_status plan_tick(an_engine *e, an_slot *s, an_plan *out, an_error *err)
 {
     an_language *m = &s->lm;
-    size_t left = an_budget_left(e);
+    size_t left = an_budget_left(e, s);
     for (m->tick_tokens = e->o.tick_tokens;; m->tick_tokens /= 2) {
         int rows = e->o.max_sequences + e->o.max_batch;
         if (rows > m->tick_tokens) rows = m->tick_tokens;
@@ -136,11 +136,11 @@ static an_status open_pool(an_engine *e, an_slot *s, an_error *err)
     while ((pages = pool_pages(e, s, page)) < one && !e->o.kv_bytes)
         if (!an_slots_make_way(e, s)) break; /* idle models go before the context is cut */
     size_t bytes = (size_t)pages * page;
-    if (bytes > an_budget_left(e))
+    if (bytes > an_budget_left(e, s))
         return an_fail(err, AN_NO_MEMORY,
                        "%.1f MiB for keys and values are needed (--kv-bytes), %.1f MiB of the "
                        "%.1f MiB limit are left (--memory)",
-                       (double)bytes / 1048576, (double)an_budget_left(e) / 1048576,
+                       (double)bytes / 1048576, (double)an_budget_left(e, s) / 1048576,
                        (double)e->o.memory_bytes / 1048576);
     an_status st = an_kv_open(s->model, pages, &m->kv, err);
     if (st) return st;

@@ -13,12 +13,14 @@ static double mib(size_t bytes)
 
 /* ---------------------------------------------------------------- out */
 
-/* The arena serves every loaded model; the pool keeps what the largest of them may have begun. */
+/* A lane's arena serves every model of its; the pool keeps what the largest may have begun. */
 static void plan_all(an_engine *e)
 {
-    e->arena_base = e->block_keep = 0;
+    e->block_keep = 0;
+    for (int i = 0; i < e->tracks; i++) e->track[i].arena_base = 0;
     for (int i = 0; i < e->slots; i++) {
-        if (e->slot[i].arena > e->arena_base) e->arena_base = e->slot[i].arena;
+        an_track *k = an_track_of(e, &e->slot[i]);
+        if (e->slot[i].arena > k->arena_base) k->arena_base = e->slot[i].arena;
         if (e->slot[i].states > e->block_keep) e->block_keep = e->slot[i].states;
     }
 }
@@ -102,12 +104,19 @@ static an_status read_weights(an_engine *e, an_slot *s, an_error *err)
     return AN_OK;
 }
 
+static size_t arenas_planned(const an_engine *e)
+{
+    size_t n = 0;
+    for (int i = 0; i < e->tracks; i++) n += e->track[i].arena_base;
+    return n;
+}
+
 static an_status make_room(an_engine *e, const an_slot *s, size_t bytes, an_error *err)
 {
     for (;;) {
         size_t used = e->weight_bytes + e->block_bytes + e->kv_bytes + e->arena_bytes;
         if (used <= e->o.memory_bytes && bytes <= e->o.memory_bytes - used) return AN_OK;
-        if (e->arena_bytes > e->arena_base && e->run_count == 0)
+        if (e->arena_bytes > arenas_planned(e) && e->run_count == 0)
             an_arena_relax(e);
         else if (!an_slots_make_way(e, s))
             break;
@@ -137,7 +146,7 @@ static void print_pictures(const an_engine *e, const an_slot *s, const an_plan *
     const an_model_info *i = &s->entry.info;
     const char *id = s->entry.id;
     an_log(AN_LOG_INFO, "%s:   activations   %9.1f MiB  %d pictures of %dx%d at once, %d decoding",
-           id, mib(e->arena_base), p->batch, i->width, i->height, p->decode_rows);
+           id, mib(an_track_of(e, s)->arena_base), p->batch, i->width, i->height, p->decode_rows);
     an_log(AN_LOG_INFO, "%s:   states        %9.1f MiB  %d pictures begun", id, mib(e->block_keep),
            e->o.max_running + e->o.max_batch);
     an_log(AN_LOG_INFO, "%s:   prompts       %9.1f MiB  %d encodings kept", id,
@@ -149,8 +158,8 @@ static void print_text(const an_engine *e, const an_slot *s)
     const char *id = s->entry.id;
     const an_language *m = &s->lm;
     size_t pool = (size_t)an_pages_count(m->pages) * an_model_kv_block_bytes(s->model);
-    an_log(AN_LOG_INFO, "%s:   activations   %9.1f MiB  %d tokens a tick", id, mib(e->arena_base),
-           m->tick_tokens);
+    an_log(AN_LOG_INFO, "%s:   activations   %9.1f MiB  %d tokens a tick", id,
+           mib(an_track_of(e, s)->arena_base), m->tick_tokens);
     an_log(AN_LOG_INFO, "%s:   keys, values  %9.1f MiB  %lld blocks of %d tokens; context %lld", id,
            mib(pool), (long long)an_pages_count(m->pages), AN_KV_BLOCK, (long long)m->positions);
     an_log(AN_LOG_INFO, "%s:   logits        %9.1f MiB  %d rows", id, mib(m->bytes - pool),
@@ -164,7 +173,7 @@ static void print_plan(an_engine *e, const an_slot *s, const an_plan *p, double 
     const an_model_info *i = &s->entry.info;
     const char *id = s->entry.id;
     size_t weights = s->entry.device_bytes, others = e->weight_bytes - weights;
-    size_t total = e->program_bytes + e->weight_bytes + e->kv_bytes + e->arena_base +
+    size_t total = e->program_bytes + e->weight_bytes + e->kv_bytes + arenas_planned(e) +
                    e->block_keep + prompts_plan(e);
     size_t results = (size_t)e->o.max_jobs_kept * (size_t)i->width * (size_t)i->height * 3;
     bool text = i->kind == AN_KIND_TEXT;
@@ -192,7 +201,7 @@ static an_status settle(an_engine *e, an_slot *s, double seconds, an_error *err)
     an_plan plan;
     bool text = s->entry.info.kind == AN_KIND_TEXT;
     an_status st = text ? an_language_open(e, s, &plan, err) : an_plan_model(e, s, &plan, err);
-    if (!st) st = an_arena_reach(e, plan.arena, err);
+    if (!st) st = an_arena_reach(e, s, plan.arena, err);
     if (st && text) an_language_close(e, s);
     if (st) return st;
     s->arena = plan.arena;
@@ -210,6 +219,8 @@ an_status an_slot_load(an_engine *e, an_slot *s, an_error *err)
     /* What lies on disk is a guess of what the device holds; the truth is checked after. */
     an_status st = make_room(e, s, s->entry.info.weight_bytes_file, err);
     if (!st) st = read_weights(e, s, err);
+    /* The budget may be more than a GPU that others use too has. */
+    while (st == AN_NO_MEMORY && !s->model && an_slots_make_way(e, s)) st = read_weights(e, s, err);
     if (!st) st = make_room(e, s, 0, err);
     while (!st) {
         an_error local = {0};
@@ -243,7 +254,7 @@ an_status an_slot_load(an_engine *e, an_slot *s, an_error *err)
 an_status an_room_for(an_engine *e, const an_slot *s, size_t scratch, an_error *err)
 {
     for (;;) {
-        an_status st = an_arena_reach(e, scratch, err);
+        an_status st = an_arena_reach(e, s, scratch, err);
         if (!st || !an_slots_make_way(e, s)) return st;
     }
 }

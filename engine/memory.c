@@ -130,7 +130,7 @@ void an_price_measured(an_engine *e, const an_price *key, double seconds, int ro
  * arena changes. */
 int an_price_rows(an_engine *e, an_price *p, int most)
 {
-    size_t arena = e->arena_bytes;
+    size_t arena = an_track_of(e, p->slot)->arena;
     if (p->rows_fit > 0 && p->fit_arena == arena) return p->rows_fit < most ? p->rows_fit : most;
     int lo = 1, hi = 2 * e->o.max_batch;
     an_slot *s = (an_slot *)(uintptr_t)p->slot;
@@ -172,51 +172,47 @@ an_status an_picture_scratch(an_engine *e, an_slot *s, int64_t h, int64_t w, siz
 
 /* ---------------------------------------------------------------- the arena */
 
-static an_status reopen(an_engine *e, size_t bytes, an_error *err)
+static an_status resize(an_engine *e, an_track *k, size_t bytes, an_error *err)
 {
-    size_t old = e->arena_bytes;
-    an_lane_close(e->lane);
-    e->lane = NULL;
-    an_status s = an_lane_open(e->device, bytes, &e->lane, err);
-    if (s && an_lane_open(e->device, old, &e->lane, NULL)) {
-        /* Not even what was there a moment ago: the smallest lane keeps the thread alive. */
-        an_lane_open(e->device, 0, &e->lane, NULL);
-        bytes = 0;
-    } else if (s) {
-        bytes = old;
-    }
+    const size_t old = k->arena;
+    an_log(AN_LOG_INFO, "working memory %s from %.1f to %.1f MiB",
+           bytes > old ? "grows" : "shrinks", (double)old / 1048576, (double)bytes / 1048576);
+    an_status s = an_lane_resize(k->lane, bytes, err);
+    if (s) bytes = an_lane_resize(k->lane, old, NULL) == AN_OK ? old : 0;
+    k->arena = bytes;
     pthread_mutex_lock(&e->lock);
-    e->arena_bytes = bytes;
+    e->arena_bytes = e->arena_bytes - old + bytes;
     pthread_mutex_unlock(&e->lock);
     return s;
 }
 
-size_t an_budget_left(const an_engine *e)
+size_t an_budget_left(const an_engine *e, const an_slot *s)
 {
-    size_t used = e->weight_bytes + e->block_bytes + e->kv_bytes;
+    const size_t others = e->arena_bytes - an_track_of(e, s)->arena;
+    size_t used = e->weight_bytes + e->block_bytes + e->kv_bytes + others;
     return e->o.memory_bytes > used ? e->o.memory_bytes - used : 0;
 }
 
-an_status an_arena_reach(an_engine *e, size_t bytes, an_error *err)
+an_status an_arena_reach(an_engine *e, const an_slot *s, size_t bytes, an_error *err)
 {
-    if (bytes <= e->arena_bytes) return AN_OK;
-    if (bytes > an_budget_left(e))
+    an_track *k = an_track_of(e, s);
+    if (bytes <= k->arena) return AN_OK;
+    const size_t left = an_budget_left(e, s);
+    if (bytes > left)
         return an_fail(err, AN_TOO_LARGE,
                        "%.1f MiB of working memory are needed, %.1f MiB of the %.1f MiB limit are "
                        "left beside weights and pictures (--memory)",
-                       (double)bytes / 1048576, (double)an_budget_left(e) / 1048576,
+                       (double)bytes / 1048576, (double)left / 1048576,
                        (double)e->o.memory_bytes / 1048576);
-    an_log(AN_LOG_INFO, "working memory grows from %.1f to %.1f MiB",
-           (double)e->arena_bytes / 1048576, (double)bytes / 1048576);
-    return reopen(e, bytes, err);
+    return resize(e, k, bytes, err);
 }
 
 void an_arena_relax(an_engine *e)
 {
-    if (e->arena_bytes <= e->arena_base) return;
-    an_log(AN_LOG_INFO, "working memory shrinks from %.1f to %.1f MiB",
-           (double)e->arena_bytes / 1048576, (double)e->arena_base / 1048576);
-    reopen(e, e->arena_base, NULL);
+    for (int i = 0; i < e->tracks; i++) {
+        an_track *k = &e->track[i];
+        if (k->arena > k->arena_base) resize(e, k, k->arena_base, NULL);
+    }
 }
 
 /* ---------------------------------------------------------------- the plan of a model */
@@ -240,7 +236,7 @@ an_status an_plan_model(an_engine *e, an_slot *s, an_plan *out, an_error *err)
     if (!st) st = an_price_get(e, s, AN_STAGE_TEXT, 0, 0, 1, &text, err);
     if (!st) st = cost_of(s, &text, e->o.max_batch, &t, err);
     if (st) return st;
-    size_t left = an_budget_left(e), state = an_picture_state(i, h, w);
+    size_t left = an_budget_left(e, s), state = an_picture_state(i, h, w);
     size_t floor_bytes = decode.row_bytes > t.scratch_bytes ? decode.row_bytes : t.scratch_bytes;
     int branches = i->guidance_embed ? 1 : 2;
     for (out->batch = e->o.max_batch;; out->batch = (out->batch + 1) / 2) {

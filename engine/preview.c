@@ -128,15 +128,16 @@ static an_status decode(an_engine *e, an_slot *s, const float *latent, int64_t h
     int c = s->entry.info.latent_channels, f = s->entry.info.factor;
     size_t bytes = (size_t)(h * w * c) * sizeof(float);
     size_t at = (bytes + 63) & ~(size_t)63;
-    an_lane_reset(e->lane);
-    an_upload(e->lane, memory->data, latent, bytes);
+    an_lane *l = an_slot_lane(e, s);
+    an_lane_reset(l);
+    an_upload(l, memory->data, latent, bytes);
     an_named in = {"latent", an_tensor_3d(memory->data, AN_F32, h, w, c)};
     an_named out = {"image", an_tensor_3d((char *)memory->data + at, AN_U8, h * f, w * f, 3)};
     an_row row = {&in, 1, &out, 1};
-    an_status st = an_model_step(s->model, e->lane, AN_STAGE_DECODE, &row, 1, err);
-    an_download(e->lane, rgb, (char *)memory->data + at, (size_t)(h * w * f * f) * 3);
-    an_lane_sync(e->lane);
-    return st ? st : an_lane_status(e->lane, err);
+    an_status st = an_model_step(s->model, l, AN_STAGE_DECODE, &row, 1, err);
+    an_download(l, rgb, (char *)memory->data + at, (size_t)(h * w * f * f) * 3);
+    an_lane_sync(l);
+    return st ? st : an_lane_status(l, err);
 }
 
 static an_status fit(an_engine *e, an_slot *s, normal_equations *q, an_error *err)

@@ -47,13 +47,15 @@ static bool chosen(const an_tick *t, const an_task *task)
     return false;
 }
 
-/* The most deserving running picture (of a group), not yet in the tick. */
-static an_task *best_task(const an_engine *e, const group *g)
+/* The most deserving running task of a track; with g, a picture of that group not yet in the tick.
+ */
+static an_task *best_task(const an_engine *e, const an_track *k, const group *g)
 {
     an_task *best = NULL;
     for (int i = 0; i < e->run_count; i++) {
         an_task *t = e->run[i];
-        if (chosen(&e->tick, t) || (t->seq && !an_seq_ready(t))) continue;
+        if (!an_track_serves(e, k, t->job) || (t->seq && !an_seq_ready(t))) continue;
+        if (g && chosen(&e->tick, t)) continue;
         if (best && !an_claim_before(&t->job->claim, &best->job->claim)) continue;
         if (g) {
             group own = group_of(t);
@@ -84,15 +86,16 @@ static void gather_prompts(an_engine *e, an_task *leader, const group *g, int mo
 {
     add_prompts(&e->tick, leader, most);
     for (int i = 0; i < e->run_count; i++) {
+        if (e->run[i]->job->text) continue;
         group own = group_of(e->run[i]);
         if (same_group(g, &own)) add_prompts(&e->tick, e->run[i], most);
     }
 }
 
-static void gather_pictures(an_engine *e, an_task *leader, const group *g, int most)
+static void gather_pictures(an_engine *e, const an_track *k, const group *g, int most)
 {
     an_tick *t = &e->tick;
-    for (an_task *task = leader; task && t->n < e->o.max_batch; task = best_task(e, g)) {
+    for (an_task *task = t->leader; task && t->n < e->o.max_batch; task = best_task(e, k, g)) {
         int branches = g->stage == AN_STAGE_DENOISE ? task->job->branches : 1;
         if (t->n > 0 && t->rows + branches > most) break;
         t->task[t->n++] = task;
@@ -100,31 +103,32 @@ static void gather_pictures(an_engine *e, an_task *leader, const group *g, int m
     }
 }
 
-/* Fills e->tick; false if nobody runs. */
-static bool choose(an_engine *e)
+/* Whom the track serves next, NULL if nobody runs. Fills e->tick if it is a picture; a sequence's
+ * tick is gathered in decode.c. */
+static an_task *choose(an_engine *e, const an_track *k)
 {
+    an_task *leader = best_task(e, k, NULL);
+    if (!leader) return NULL;
+    group g = group_of(leader);
+    g.slot->last_used = an_now_s();
+    if (g.stage == AN_STAGE_FORWARD) return leader;
     an_tick *t = &e->tick;
     t->n = t->rows = 0;
-    t->leader = best_task(e, NULL);
-    an_task *leader = t->leader;
-    if (!leader) return false;
-    group g = group_of(leader);
+    t->leader = leader;
     t->slot = g.slot;
     t->stage = g.stage;
-    g.slot->last_used = an_now_s();
-    if (g.stage == AN_STAGE_FORWARD) return true; /* decode.c gathers its own */
     an_error err = {0};
     if (an_price_get(e, g.slot, g.stage, g.h, g.w, g.tokens, &t->price, &err)) {
         an_job_end(e, leader->job, AN_JOB_FAILED, &err);
-        return choose(e);
+        return choose(e, k);
     }
     if (g.stage == AN_STAGE_TEXT) {
         gather_prompts(e, leader, &g, an_price_rows(e, &t->price, e->o.max_batch));
     } else {
         int most = an_price_rows(e, &t->price, 2 * e->o.max_batch);
-        gather_pictures(e, leader, &g, most);
+        gather_pictures(e, k, &g, most);
     }
-    return true;
+    return leader;
 }
 
 /* ---------------------------------------------------------------- running */
@@ -145,11 +149,22 @@ static an_status run_rows(an_engine *e, int first, int n, an_error *err)
     }
 }
 
-void an_device_failed(an_engine *e, const an_error *err)
+void an_device_failed(an_engine *e, an_error *err)
 {
-    an_log(AN_LOG_ERROR, "device: %s", err->message);
+    an_error gone = {0};
+    if (an_device_probe(e->device, &gone) == AN_OK) {
+        an_log(AN_LOG_ERROR, "device: %s", err->message); /* this call's own fault */
+        return;
+    }
     pthread_mutex_lock(&e->lock);
-    e->device_ok = false;
+    if (e->device_ok) {
+        an_fail(&e->lost, AN_DEVICE, "device lost: %.900s; the server must be restarted",
+                err->message);
+        an_log(AN_LOG_ERROR, "%s", e->lost.message);
+        e->device_ok = false;
+    }
+    *err = e->lost;
+    an_engine_wake(e);
     pthread_mutex_unlock(&e->lock);
 }
 
@@ -280,42 +295,62 @@ static void scatter(an_engine *e)
 
 /* ---------------------------------------------------------------- the thread */
 
-/* Nobody runs: sleeps until somebody comes, or something kept is too old. False: time to quit. */
-static bool wait_for_work(an_engine *e)
+/* Lock. A tick in flight has run. */
+static bool some_over(const an_engine *e)
 {
-    an_arena_relax(e);
+    for (int i = 0; i < e->tracks; i++)
+        if (e->track[i].busy && e->track[i].over) return true;
+    return false;
+}
+
+/* Nobody runs, or all that can run is in flight: sleeps until somebody comes, a tick is over, or
+ * something kept is too old. False: time to quit. */
+static bool wait_for_work(an_engine *e, bool in_flight)
+{
+    if (!in_flight) an_arena_relax(e);
     pthread_mutex_lock(&e->lock);
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += e->finished ? 1 : 60;
-    while (!e->woken && !e->quit)
+    while (!e->woken && !some_over(e) && (in_flight || !e->quit))
         if (pthread_cond_timedwait(&e->work, &e->lock, &until)) break;
     e->woken = false;
-    bool quit = e->quit && e->queued + e->running == 0;
+    bool quit = !in_flight && e->quit && e->queued + e->running == 0;
     pthread_mutex_unlock(&e->lock);
     return !quit;
 }
 
+/* The next tick of a track that is idle; false if nobody has anything for it. */
+static bool begin(an_engine *e, an_track *k)
+{
+    an_expire(e, k); /* cancelled, too late, too old */
+    an_admit(e, k);  /* waiting pictures and sequences start while there is room */
+    if (k == &e->track[e->tracks - 1]) an_seqs_place(e); /* memory for their keys and values */
+    an_jobs_notify(e); /* watchers hear of all that before the device is busy */
+    an_task *leader = choose(e, k);
+    if (!leader) return false;
+    if (leader->job->text)
+        an_decode_tick(e, k, leader); /* a token each, or a piece of a prompt */
+    else
+        an_track_start(k, run, scatter); /* one call of the network for all, then what came of it */
+    return true;
+}
+
 static bool tick(an_engine *e)
 {
-    an_expire(e);                 /* cancelled, too late, too old */
-    an_admit(e);                  /* waiting pictures and sequences start while there is room */
-    an_seqs_place(e);             /* sequences get memory for their keys and values */
-    an_jobs_notify(e);            /* watchers hear of both before the device is busy */
-    if (!choose(e)) {             /* model, stage, rows */
-        an_engine_count_pages(e); /* of those that were cancelled */
-        an_jobs_notify(e);
-        return wait_for_work(e);
-    }
-    if (e->tick.stage == AN_STAGE_FORWARD) {
-        an_decode_tick(e, e->tick.leader); /* a token each, or a piece of a prompt */
-    } else {
-        run(e);     /* one call of the network for all of them */
-        scatter(e); /* progress, previews, pictures, failures */
+    bool begun = false, in_flight = false;
+    for (int i = 0; i < e->tracks; i++) {
+        an_track *k = &e->track[i];
+        if (k->busy && !an_track_end(k))
+            in_flight = true;
+        else
+            begun |= begin(e, k);
     }
     an_engine_count_pages(e);
     an_jobs_notify(e);
-    return true;
+    if (e->tracks > 1 && e->freed) begun = true; /* another track may have waited for it */
+    e->freed = false;
+    return begun || wait_for_work(e, in_flight);
 }
 
 void *an_device_thread(void *engine)

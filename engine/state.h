@@ -47,7 +47,7 @@ an_status an_slot_tokenizer(an_engine *e, an_slot *s, int which, const an_tokeni
 an_status an_request_slot(an_engine *e, const char *id, an_kind kind, an_slot **out, an_error *err);
 /* Device thread, without the lock: loads (making room first), sizes the arena, prints the plan. */
 an_status an_slot_load(an_engine *e, an_slot *s, an_error *err);
-/* Arena for a tick of this size; idle models make way. Device thread. */
+/* Arena of its lane for a tick of this size; idle models make way. Device thread. */
 an_status an_room_for(an_engine *e, const an_slot *s, size_t scratch, an_error *err);
 /* Unloads the idle model that was not used for longest; false if all are in use. Device thread. */
 bool an_slots_make_way(an_engine *e, const an_slot *keep);
@@ -96,10 +96,14 @@ int an_price_rows(an_engine *e, an_price *p, int most);
 an_status an_picture_scratch(an_engine *e, an_slot *s, int64_t h, int64_t w, size_t *out,
                              an_error *err);
 size_t an_picture_state(const an_model_info *i, int64_t h, int64_t w);
-/* Makes the arena at least this large, within the budget. Device thread. */
-an_status an_arena_reach(an_engine *e, size_t bytes, an_error *err);
-size_t an_budget_left(const an_engine *e); /* beside weights, keys and values, and pictures */
-void an_arena_relax(an_engine *e);         /* back to what the loaded models' default sizes need */
+/* Makes the arena of the model's lane at least this large, within the budget. Device thread, while
+ * no tick of that lane is in flight. */
+an_status an_arena_reach(an_engine *e, const an_slot *s, size_t bytes, an_error *err);
+/* For the arena of the model's lane: beside weights, keys and values, pictures, and other arenas.
+ */
+size_t an_budget_left(const an_engine *e, const an_slot *s);
+/* All arenas back to what the loaded models' default sizes need. No tick is in flight. */
+void an_arena_relax(an_engine *e);
 /* The plan of the model just loaded: what max_batch pictures of its default size need. */
 struct an_plan {
     size_t arena, states;
@@ -255,6 +259,35 @@ void an_job_notify(an_job *j);
 void an_jobs_notify(an_engine *e);                      /* all touched ones; device thread */
 double an_job_eta(const an_engine *e, const an_job *j); /* lock */
 
+/* ---------------------------------------------------------------- lanes (track.c) */
+
+/* A lane and what is its own. On the CPU there is one, for everything, and ticks run on the device
+ * thread. On a GPU there is one for each kind of model, and each has a thread that runs its ticks.
+ * Whatever belongs to jobs of a kind is touched between the ticks of their track only. */
+typedef struct an_track {
+    an_engine *e;
+    an_lane *lane;
+    size_t arena, arena_base; /* bytes it has; that the loaded models' default sizes need */
+    pthread_t thread;
+    bool threaded;
+    pthread_cond_t go;
+    bool busy;                 /* a tick was started and not ended; device thread, lock to change */
+    bool over, quit;           /* lock: it has run; the thread is to end */
+    void (*run)(an_engine *e); /* of the tick in flight: the device's work */
+    void (*end)(an_engine *e); /* and what becomes of it, on the device thread */
+} an_track;
+
+an_status an_tracks_open(an_engine *e, bool threads, an_error *err);
+void an_tracks_close(an_engine *e);
+an_track *an_track_of(const an_engine *e, const an_slot *s);
+an_lane *an_slot_lane(const an_engine *e, const an_slot *s);
+bool an_track_serves(const an_engine *e, const an_track *k, const an_job *j);
+/* Device thread. Runs and ends a tick, or lets the track's thread run it and an_track_end end it.
+ */
+void an_track_start(an_track *k, void (*run)(an_engine *e), void (*end)(an_engine *e));
+/* Ends the tick in flight if it has run; false if there was none. Device thread. */
+bool an_track_end(an_track *k);
+
 /* ---------------------------------------------------------------- a tick (scheduler.c and below)
  */
 
@@ -302,7 +335,7 @@ void an_seq_publish(an_engine *e, an_task *t); /* its full pages can be found fr
 typedef struct an_decode an_decode;
 an_decode *an_decode_new(void);
 void an_decode_free(an_decode *d);
-void an_decode_tick(an_engine *e, an_task *leader);
+void an_decode_tick(an_engine *e, an_track *k, an_task *leader);
 
 /* preview.c */
 bool an_preview_due(const an_task *t); /* after the call that is about to run */
@@ -311,13 +344,16 @@ void an_preview_rgb(const an_slot *s, const float *latent, int64_t pixels, int c
                     uint8_t *rgb);
 void an_preview_fit(an_engine *e, an_slot *s); /* the map: the model's own, or fitted now */
 
-/* admit.c; device thread, no lock */
-void an_expire(an_engine *e); /* ends what was cancelled or is late, forgets what is old */
-void an_admit(an_engine *e);  /* starts waiting pictures while there is room */
+/* admit.c; device thread, no lock. Of a track, while it is idle: */
+void an_expire(an_engine *e,
+               const an_track *k); /* ends what was cancelled or is late, forgets what is old */
+void an_admit(an_engine *e, const an_track *k); /* starts waiting jobs while there is room */
 void an_job_end(an_engine *e, an_job *j, an_job_state state, const an_error *why);
 void an_task_finished(an_engine *e, an_task *t); /* its picture is there */
 
-void an_device_failed(an_engine *e, const an_error *err);
+/* A call of the device failed with *err. If the device answers no more, all jobs will fail, and
+ * *err says so. Any thread, no lock. */
+void an_device_failed(an_engine *e, an_error *err);
 void *an_device_thread(void *engine);
 
 /* ---------------------------------------------------------------- the engine */
@@ -326,7 +362,8 @@ struct an_engine {
     an_engine_options o;
     char **dirs; /* copies, as o's strings */
     an_device *device;
-    an_lane *lane; /* device thread */
+    an_track track[AN_KIND_COUNT];
+    int tracks;
     an_dtype dtype;
     pthread_t thread;
     bool thread_runs;
@@ -339,6 +376,7 @@ struct an_engine {
     pthread_cond_t work; /* something for the device thread */
     pthread_cond_t idle; /* the last job ended */
     bool ready, draining, cancel_all, quit, device_ok, woken;
+    an_error lost; /* why device_ok is false */
     an_clients clients;
     an_queue queue;
     uint64_t age;
@@ -361,7 +399,7 @@ struct an_engine {
     an_price *price;
     int prices;
     uint64_t price_clock;
-    size_t weight_bytes, arena_bytes, block_bytes; /* written by the device thread */
+    size_t weight_bytes, arena_bytes, block_bytes; /* written by the device thread; all arenas */
     size_t kv_bytes;                               /* keys and values, and logits; likewise */
     size_t planned_bytes, program_bytes; /* the last plan; what the process had before any model */
 
@@ -369,7 +407,8 @@ struct an_engine {
     an_task *run[AN_RUN_MAX]; /* pictures and sequences started and not finished */
     int run_count;            /* lock to change */
     int run_texts;            /* of them sequences */
-    size_t arena_base, block_keep, block_free_bytes;
+    size_t block_keep, block_free_bytes;
+    bool freed;             /* since the last look something was given back */
     an_block pool[AN_POOL]; /* free blocks, the oldest first */
     int pool_count;
     an_encoding *encodings;

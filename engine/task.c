@@ -62,13 +62,14 @@ static an_status put_input(an_engine *e, an_task *t, an_error *err)
 {
     const an_job *j = t->job;
     if (j->kind == AN_TASK_IMAGE) return an_diffusion_start(e, t, err);
-    an_lane_reset(e->lane);
+    an_lane *l = an_slot_lane(e, j->slot);
+    an_lane_reset(l);
     if (j->kind == AN_TASK_ENCODE)
-        an_upload(e->lane, t->picture, j->image, (size_t)j->width * (size_t)j->height * 3);
+        an_upload(l, t->picture, j->image, (size_t)j->width * (size_t)j->height * 3);
     else
-        an_upload(e->lane, t->x, j->latent, (size_t)(j->h * j->w * j->channels) * sizeof(float));
-    an_lane_sync(e->lane);
-    return an_lane_status(e->lane, err);
+        an_upload(l, t->x, j->latent, (size_t)(j->h * j->w * j->channels) * sizeof(float));
+    an_lane_sync(l);
+    return an_lane_status(l, err);
 }
 
 an_status an_task_open(an_engine *e, an_task *t, an_error *err)

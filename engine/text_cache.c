@@ -117,11 +117,12 @@ static an_status take_memory(an_engine *e, an_encoding *c, an_error *err)
     if (!c->zero) return AN_OK;
     void *zeros = calloc(1, c->memory.bytes);
     if (!zeros) return an_fail(err, AN_NO_MEMORY, "no memory for a zero encoding");
-    an_upload(e->lane, c->memory.data, zeros, c->memory.bytes);
-    an_lane_sync(e->lane);
+    an_lane *l = an_slot_lane(e, c->slot);
+    an_upload(l, c->memory.data, zeros, c->memory.bytes);
+    an_lane_sync(l);
     free(zeros);
     c->ready = true;
-    return an_lane_status(e->lane, err);
+    return an_lane_status(l, err);
 }
 
 /* ---------------------------------------------------------------- getting one */
@@ -242,8 +243,9 @@ an_status an_encodings_run(an_engine *e, an_slot *s, an_encoding *const *list, i
         out[i][0] = (an_named){"context", c->context};
         if (s->entry.info.pooled_dim > 0) out[i][row[i].n_out++] = (an_named){"pooled", c->pooled};
     }
-    an_lane_reset(e->lane);
-    an_status st = an_model_step(s->model, e->lane, AN_STAGE_TEXT, row, n, err);
-    an_lane_sync(e->lane);
+    an_lane *l = an_slot_lane(e, s);
+    an_lane_reset(l);
+    an_status st = an_model_step(s->model, l, AN_STAGE_TEXT, row, n, err);
+    an_lane_sync(l);
     return st;
 }

@@ -296,6 +296,30 @@ size_t an_device_memory_bytes(const an_device *d)
     return d->memory_bytes;
 }
 
+int an_device_lanes(const an_device *d)
+{
+    return d->backend->open ? 2 : 1;
+}
+
+an_status an_device_enter(an_device *d, an_error *err)
+{
+    return d->backend->enter ? d->backend->enter(d, err) : AN_OK;
+}
+
+an_status an_device_probe(an_device *d, an_error *err)
+{
+    const char word[64] = "";
+    void *there = NULL;
+    an_error local = {0};
+    if (!d->backend->write) return AN_OK;
+    an_status s = an_device_alloc(d, sizeof word, &there, &local);
+    if (!s) s = d->backend->write(d, there, word, sizeof word, &local);
+    an_device_free(d, there);
+    if (s != AN_DEVICE) return AN_OK; /* no memory left is not the end */
+    if (err) *err = local;
+    return s;
+}
+
 /* ---------------------------------------------------------------- memory */
 
 /* The size of a block is kept in front of it, in a cache line of its own. */

@@ -43,6 +43,22 @@ an_status an_lane_open_counting(an_device *d, an_lane **out, an_error *err)
     return lane_new(d, 0, true, out, err);
 }
 
+an_status an_lane_resize(an_lane *l, size_t bytes, an_error *err)
+{
+    an_lane_sync(l);
+    an_lane_reset(l);
+    an_device_free(l->device, l->arena);
+    l->arena = NULL;
+    l->size = 0;
+    if (bytes == 0) return AN_OK;
+    void *arena;
+    an_status s = an_device_alloc(l->device, bytes, &arena, err);
+    if (s) return an_fail_prefix(err, s, "scratch arena");
+    l->arena = arena;
+    l->size = bytes;
+    return AN_OK;
+}
+
 void an_lane_close(an_lane *l)
 {
     if (!l) return;

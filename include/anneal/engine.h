@@ -2,7 +2,8 @@
  * tensors; inside it the queue, the scheduler and the device thread. A request that is accepted here
  * is complete, clamped and affordable; everything that can be refused is refused in submit.
  *
- * Threads: every function may be called from any thread. One thread per device does all device work.
+ * Threads: every function may be called from any thread. One thread decides all that happens on the
+ * device; on a GPU, ticks of pictures and of text run on a thread each.
  * Callbacks run on that thread: they must not block and must not call back into the engine, except
  * where said. */
 #ifndef ANNEAL_ENGINE_H
@@ -326,10 +327,11 @@ typedef struct an_histogram {
 
 typedef struct an_engine_stats {
     bool ready, draining, device_ok;
+    char device_error[sizeof((an_error *)0)->message]; /* if it is not ok: "device lost: ..." */
     int queued, running, running_rows;
     uint64_t jobs_done, jobs_failed, jobs_canceled, jobs_refused, images_done;
     uint64_t ticks[AN_STAGE_COUNT], rows[AN_STAGE_COUNT]; /* rows / ticks = mean batch */
-    double busy_s;           /* seconds the device worked */
+    double busy_s;           /* seconds of ticks; on a GPU, of text and of pictures at once */
     size_t weight_bytes, arena_bytes, result_bytes;
     size_t planned_bytes; /* the printed plan's total: the resident set of a busy process */
     uint64_t text_cache_hits, text_cache_misses;

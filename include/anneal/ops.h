@@ -45,6 +45,15 @@ an_dtype an_device_best_dtype(const an_device *d);
 /* All memory the device has of its own, 0 if it works in the host's. */
 size_t an_device_memory_bytes(const an_device *d);
 
+/* Lanes that can work at the same time: 1 on the CPU, where one op takes every thread; on a GPU one
+ * for each kind of model. */
+int an_device_lanes(const an_device *d);
+/* A thread calls this once before its first op on a lane of the device. */
+an_status an_device_enter(an_device *d, an_error *err);
+/* Whether the device still does what it is told: a GPU that was lost fails every call from then on.
+ * AN_DEVICE, with its words. */
+an_status an_device_probe(an_device *d, an_error *err);
+
 /* Device memory. On the CPU it is host memory, and the copies are memcpy; callers still go through
  * these, since on other devices the host can neither read nor write it. 64-byte aligned. */
 an_status an_device_alloc(an_device *d, size_t bytes, void **out, an_error *err);
@@ -60,6 +69,9 @@ an_status an_lane_open(an_device *d, size_t bytes, an_lane **out, an_error *err)
 /* A lane that computes nothing and touches no data: it checks shapes, counts the arena's peak and
  * the FLOPs. Running a step on it is how memory and cost are known before anything is served. */
 an_status an_lane_open_counting(an_device *d, an_lane **out, an_error *err);
+/* Waits for the lane, forgets its error and exchanges its arena. If there is no memory for the new
+ * one, it has none (0 bytes) and serves on. */
+an_status an_lane_resize(an_lane *l, size_t bytes, an_error *err);
 void an_lane_close(an_lane *l);
 bool an_lane_counting(const an_lane *l);
 an_device *an_lane_device(const an_lane *l);

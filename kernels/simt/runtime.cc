@@ -8,7 +8,7 @@
 namespace simt
 {
 
-Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false};
+Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false, 0};
 cudaError_t sticky = cudaSuccess;
 char sticky_text[2048];
 static __thread cudaError_t last_error;
@@ -48,6 +48,8 @@ static bool set_option(const char *name, const char *v)
         options.guard = n != 0;
     else if (strcmp(name, "now") == 0)
         options.now = n != 0;
+    else if (strcmp(name, "fail") == 0)
+        options.fail = n;
     else
         return false;
     return true;
@@ -70,16 +72,14 @@ static bool configure(const char *text)
 
 /* ---------------------------------------------------------------- the lock */
 
-static pthread_mutex_t lock;
+/* Who waits holds `turn`, so that a thread which gives the lock back and wants it again (waiting for
+ * a stream, op by op) stands behind the others. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER, turn = PTHREAD_MUTEX_INITIALIZER;
+static __thread int depth;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void begin(void)
 {
-    pthread_mutexattr_t a;
-    pthread_mutexattr_init(&a);
-    pthread_mutexattr_settype(&a, PTHREAD_MUTEX_RECURSIVE);
-    pthread_mutex_init(&lock, &a);
-    pthread_mutexattr_destroy(&a);
     const char *text = getenv("ANNEAL_SIMT");
     if (text && !configure(text))
         fprintf(stderr, "ANNEAL_SIMT='%s' is not understood; see simt_configure\n", text);
@@ -88,11 +88,14 @@ static void begin(void)
 Locked::Locked()
 {
     pthread_once(&once, begin);
+    if (depth++) return;
+    pthread_mutex_lock(&turn);
     pthread_mutex_lock(&lock);
+    pthread_mutex_unlock(&turn);
 }
 Locked::~Locked()
 {
-    pthread_mutex_unlock(&lock);
+    if (--depth == 0) pthread_mutex_unlock(&lock);
 }
 
 cudaError_t note(cudaError_t e)

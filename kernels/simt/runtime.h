@@ -1,5 +1,6 @@
 /* runtime.h: what the files of the emulated runtime API share. All of it is guarded by one lock:
- * calls from several host threads follow each other, work included. */
+ * calls from several host threads follow each other; who waits for a stream lets others in between
+ * two ops. */
 #ifndef SIMT_RUNTIME_H
 #define SIMT_RUNTIME_H
 

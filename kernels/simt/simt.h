@@ -133,6 +133,7 @@ struct Options {
     int threads;
     size_t memory;
     bool guard, now;
+    size_t fail; /* launches until one fails, 0 = none will */
 };
 extern Options options;
 

@@ -49,6 +49,10 @@ void run_op(Op *op)
     memory_open();
     switch (op->kind) {
     case OP_LAUNCH:
+        if (options.fail && --options.fail == 0) {
+            sticky = cudaErrorECCUncorrectable;
+            break;
+        }
         if (!run_grid(&op->launch, op + 1, sticky_text, sizeof sticky_text))
             sticky = cudaErrorLaunchFailure;
         break;
@@ -187,13 +191,18 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
     return note(cudaSuccess);
 }
 
+/* Op by op, so that other threads get on with their streams meanwhile. */
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
-    Locked lock;
     s = stream_or_default(s);
-    if (!known(s)) return note(cudaErrorInvalidResourceHandle);
-    if (s->capture) return note(cudaErrorStreamCaptureUnsupported);
-    return note(run_stream(s, s->newest));
+    for (uint64_t until = UINT64_MAX;;) {
+        Locked lock;
+        if (!known(s)) return note(cudaErrorInvalidResourceHandle);
+        if (s->capture) return note(cudaErrorStreamCaptureUnsupported);
+        if (until == UINT64_MAX) until = s->newest;
+        if (!s->first || s->first->number > until) return note(sticky);
+        run_stream(s, s->first->number);
+    }
 }
 
 /* Each question lets one op pass, so that who polls gets on, but sees "not ready" as well. */

@@ -101,8 +101,10 @@ static void health(an_req *r)
     if (!ok) /* what llama-server's clients look for */
         json_object_set_new(body, "error",
                             json_pack("{s:i,s:s,s:s}", "code", 503, "message",
-                                      s.ready ? state : "Loading model", "type",
-                                      "unavailable_error"));
+                                      *s.device_error ? s.device_error
+                                      : s.ready       ? state
+                                                      : "Loading model",
+                                      "type", "unavailable_error"));
     reply_json(r, ok ? 200 : 503, body);
 }
 

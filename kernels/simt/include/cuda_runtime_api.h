@@ -202,6 +202,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e);
  *   memory=N[M|G]        device memory; what does not fit is cudaErrorMemoryAllocation
  *   guard=0|1            1: the host cannot touch device memory outside copies and kernels
  *   now=0|1              1: work is done when enqueued (to tell a missing wait from another bug)
+ *   fail=N               the N-th launch from now is met by an uncorrectable ECC error: the device
+ *                        is lost until cudaDeviceReset
  * False (and nothing changed after the offender) if an option is unknown. Not while work runs. */
 int simt_configure(const char *options);
 

@@ -1,0 +1,111 @@
+/* track.c: lanes of the engine, and their threads. The device thread decides everything: who is
+ * admitted, which rows a tick has, what becomes of its results. Only the call of the network itself
+ * runs on a track's own thread, where the device can work at several things at once; so a long tick
+ * of pictures delays no token. A tick in flight owns its rows, its model (they are pinned) and its
+ * lane, and nothing else; until it is over, the device thread touches no job of that kind. */
+#include "state.h"
+
+#include <stdlib.h>
+
+an_track *an_track_of(const an_engine *e, const an_slot *s)
+{
+    return (an_track *)(uintptr_t)&e->track[e->tracks == 1 ? 0 : s->entry.info.kind];
+}
+
+an_lane *an_slot_lane(const an_engine *e, const an_slot *s)
+{
+    return an_track_of(e, s)->lane;
+}
+
+bool an_track_serves(const an_engine *e, const an_track *k, const an_job *j)
+{
+    return k == an_track_of(e, j->slot);
+}
+
+/* ---------------------------------------------------------------- a tick */
+
+static void *track_main(void *arg)
+{
+    an_track *k = arg;
+    an_engine *e = k->e;
+    an_error err = {0};
+    if (an_device_enter(e->device, &err)) an_device_failed(e, &err);
+    pthread_mutex_lock(&e->lock);
+    for (;;) {
+        while (!k->quit && !(k->busy && !k->over)) pthread_cond_wait(&k->go, &e->lock);
+        if (k->quit) break;
+        pthread_mutex_unlock(&e->lock);
+        k->run(e);
+        pthread_mutex_lock(&e->lock);
+        k->over = true;
+        pthread_cond_signal(&e->work);
+    }
+    pthread_mutex_unlock(&e->lock);
+    return NULL;
+}
+
+void an_track_start(an_track *k, void (*run)(an_engine *e), void (*end)(an_engine *e))
+{
+    an_engine *e = k->e;
+    k->run = run;
+    k->end = end;
+    if (!k->threaded) {
+        run(e);
+        end(e);
+        return;
+    }
+    pthread_mutex_lock(&e->lock);
+    k->busy = true;
+    pthread_cond_signal(&k->go);
+    pthread_mutex_unlock(&e->lock);
+}
+
+bool an_track_end(an_track *k)
+{
+    an_engine *e = k->e;
+    pthread_mutex_lock(&e->lock);
+    const bool over = k->over;
+    if (over) k->busy = k->over = false;
+    pthread_mutex_unlock(&e->lock);
+    if (over) k->end(e);
+    return over;
+}
+
+/* ---------------------------------------------------------------- birth and death */
+
+static an_status start_thread(an_track *k, an_error *err)
+{
+    const int r = pthread_create(&k->thread, NULL, track_main, k);
+    if (r) return an_fail(err, AN_INTERNAL, "thread of a lane: %s", strerror(r));
+    k->threaded = true;
+    return AN_OK;
+}
+
+an_status an_tracks_open(an_engine *e, bool threads, an_error *err)
+{
+    const int n = an_device_lanes(e->device);
+    an_status s = AN_OK;
+    e->tracks = n < AN_KIND_COUNT ? n : AN_KIND_COUNT;
+    for (int i = 0; i < e->tracks && !s; i++) {
+        an_track *k = &e->track[i];
+        k->e = e;
+        s = an_lane_open(e->device, 0, &k->lane, err);
+        if (!s && threads && e->tracks > 1) s = start_thread(k, err);
+    }
+    return s;
+}
+
+void an_tracks_close(an_engine *e)
+{
+    for (int i = 0; i < e->tracks; i++) {
+        an_track *k = &e->track[i];
+        if (k->threaded) {
+            pthread_mutex_lock(&e->lock);
+            k->quit = true;
+            pthread_cond_signal(&k->go);
+            pthread_mutex_unlock(&e->lock);
+            pthread_join(k->thread, NULL);
+        }
+        an_lane_close(k->lane);
+    }
+}
