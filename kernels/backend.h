@@ -52,6 +52,9 @@ typedef struct an_backend {
     /* language models */
     an_status (*take_rows)(an_lane *l, const an_tensor *x, const int32_t *index,
                            const an_tensor *y);
+    /* Only of weights whose `rows` the filling has set; NULL: it sets none. */
+    an_status (*weight_rows)(an_lane *l, const an_weight *w, const an_tensor *ids,
+                             const an_tensor *y);
     an_status (*scale)(an_lane *l, const an_tensor *x, float f, const an_tensor *y);
     an_status (*softcap)(an_lane *l, const an_tensor *x, float cap, const an_tensor *y);
     an_status (*rope)(an_lane *l, const an_rope_args *a);

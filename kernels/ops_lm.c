@@ -22,6 +22,19 @@ void an_take_rows(an_lane *l, an_tensor x, const int32_t *index, an_tensor y)
     CALL(l, take_rows, &x, index, &y);
 }
 
+void an_weight_rows(an_lane *l, const an_weight *w, an_tensor ids, an_tensor y)
+{
+    const char *op = "weight_rows";
+    if (!live(l) || !sound(l, op, "ids", &ids) || !active(l, op, "y", &y)) return;
+    if (!w->rows)
+        an_lane_fail(l, AN_INTERNAL, "weight_rows: this weight's packing is not read by rows");
+    else if (ids.dtype != AN_I32 || ids.ndim != 1 || y.ndim != 2 || y.dim[0] != ids.dim[0] ||
+             y.dim[1] != w->k)
+        bad(l, op, "ids must be I32 [t] and y [t,k]", &ids, &y);
+    else
+        CALL(l, weight_rows, w, &ids, &y);
+}
+
 void an_scale(an_lane *l, an_tensor x, float f, an_tensor y)
 {
     const char *op = "scale";

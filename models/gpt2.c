@@ -24,10 +24,10 @@ typedef struct gpt2_layer {
 
 typedef struct gpt2 {
     gpt2_config config;
-    an_tensor tokens, positions; /* [vocab, hidden], [context, hidden] */
+    an_lm_ends ends;
+    an_tensor positions; /* [context, hidden] */
     gpt2_layer *layer;
     an_norm norm;
-    an_weight *head;
 } gpt2;
 
 /* ---------------------------------------------------------------- config */
@@ -108,13 +108,12 @@ static void load_layer(an_loader *ld, const gpt2_config *c, int i, gpt2_layer *y
 static void load_weights(an_loader *ld, gpt2 *m)
 {
     const gpt2_config *c = &m->config;
-    m->tokens = an_lm_table_load(ld, "transformer.wte", c->vocab, c->hidden);
     m->positions = an_load_table(ld, "transformer.wpe", c->context, c->hidden);
     m->layer = an_load_array(ld, (size_t)c->layers, sizeof *m->layer);
     for (int i = 0; i < c->layers && m->layer && !ld->status; i++)
         load_layer(ld, c, i, &m->layer[i]);
     m->norm = an_load_norm(ld, "transformer.ln_f", c->hidden, 0, c->eps);
-    m->head = an_lm_head_load(ld, "transformer.wte", c->tied, c->vocab, c->hidden);
+    an_lm_ends_load(ld, "transformer.wte", c->tied, c->vocab, c->hidden, &m->ends);
 }
 
 /* ---------------------------------------------------------------- forward */
@@ -170,7 +169,7 @@ static void forward(const an_model *model, an_lane *l, const an_lm_tick *t)
     an_tensor x = an_lane_tensor(l, model->dtype, t->tokens, m->config.hidden);
     size_t mark = an_lane_mark(l);
     an_tensor place = an_lane_tensor(l, model->dtype, t->tokens, m->config.hidden);
-    an_lm_embed(l, &m->tokens, t, x);
+    an_lm_embed(l, &m->ends, t, x);
     embed_positions(m, l, t, place);
     an_add(l, x, place, x);
     an_lane_release(l, mark);
@@ -182,7 +181,7 @@ static void forward(const an_model *model, an_lane *l, const an_lm_tick *t)
     an_tensor last = an_lane_tensor(l, model->dtype, t->wanted, m->config.hidden);
     an_take_rows(l, x, t->want, last);
     an_norm_layer(l, &m->norm, last, last);
-    an_lm_logits(l, m->head, 0, t, last);
+    an_lm_logits(l, m->ends.head, 0, t, last);
 }
 
 /* ---------------------------------------------------------------- the family */

@@ -185,7 +185,7 @@ void an_llama_forward(const an_llama *m, an_lane *l, an_dtype dtype, const an_lm
     const an_llama_config *c = &m->config;
     an_lane_label(l, "model.embed_tokens");
     an_tensor x = an_lane_tensor(l, dtype, t->tokens, c->hidden);
-    an_lm_embed(l, &m->embed, t, x);
+    an_lm_embed(l, &m->ends, t, x);
     if (c->embed_scaled) an_scale(l, x, m->embed_scale, x);
 
     for (int i = 0; i < c->layers; i++) layer_forward(m, i, l, t, x);
@@ -195,7 +195,7 @@ void an_llama_forward(const an_llama *m, an_lane *l, an_dtype dtype, const an_lm
     an_tensor last = an_lane_tensor(l, dtype, t->wanted, c->hidden);
     an_take_rows(l, x, t->want, last);
     an_rms_norm(l, last, &m->norm, c->eps, last);
-    an_lm_logits(l, m->head, c->logit_cap, t, last);
+    an_lm_logits(l, m->ends.head, c->logit_cap, t, last);
 }
 
 /* ---------------------------------------------------------------- the family */

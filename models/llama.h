@@ -52,11 +52,10 @@ typedef struct an_llama_layer {
 
 typedef struct an_llama {
     an_llama_config config;
-    an_tensor embed;   /* [vocab, hidden] */
+    an_lm_ends ends;
     float embed_scale; /* 1 = none; rounded to the model's dtype */
     an_llama_layer *layer;
     an_tensor norm;
-    an_weight *head;
 } an_llama;
 
 /* Which model_type it serves, for messages. */

@@ -177,17 +177,15 @@ static float embed_scale(const an_loader *ld, const an_llama_config *c)
 
 void an_llama_load(an_loader *ld, const an_llama_config *config, an_llama *m)
 {
-    const char *embeddings = "model.embed_tokens";
     m->config = *config;
     const an_llama_config *c = &m->config;
     load_rope_divisors(ld, &m->config, "model.rope_freqs");
-    m->embed = an_lm_table_load(ld, embeddings, c->vocab, c->hidden);
     m->embed_scale = embed_scale(ld, c);
     m->layer = an_load_array(ld, (size_t)c->layers, sizeof *m->layer);
     for (int i = 0; i < c->layers && m->layer && !ld->status; i++)
         load_layer(ld, c, i, &m->layer[i]);
     m->norm = load_norm(ld, c, "model.norm", c->hidden);
-    m->head = an_lm_head_load(ld, embeddings, c->tied, c->vocab, c->hidden);
+    an_lm_ends_load(ld, "model.embed_tokens", c->tied, c->vocab, c->hidden, &m->ends);
 }
 
 void an_llama_free(an_llama *m)

@@ -212,7 +212,7 @@ an_status an_lm_cost(an_model *m, int rows, int tokens, int want, int64_t contex
 
 /* ---------------------------------------------------------------- in */
 
-an_tensor an_lm_table_load(an_loader *ld, const char *prefix, int64_t vocab, int64_t width)
+static an_tensor load_table(an_loader *ld, const char *prefix, int64_t vocab, int64_t width)
 {
     const int64_t dim[2] = {vocab, width};
     char name[AN_NAME_MAX];
@@ -221,13 +221,15 @@ an_tensor an_lm_table_load(an_loader *ld, const char *prefix, int64_t vocab, int
     return an_load_upload(ld, there, small ? there.dtype : ld->dtype);
 }
 
-an_weight *an_lm_head_load(an_loader *ld, const char *embeddings, bool tied, int64_t vocab,
-                           int64_t width)
+void an_lm_ends_load(an_loader *ld, const char *embeddings, bool tied, int64_t vocab, int64_t width,
+                     an_lm_ends *out)
 {
-    return an_load_linear(ld, tied ? embeddings : "lm_head", vocab, width, AN_BIAS_MAYBE);
+    out->head = an_load_linear(ld, tied ? embeddings : "lm_head", vocab, width, AN_BIAS_MAYBE);
+    if (!tied || !out->head || !out->head->rows)
+        out->table = load_table(ld, embeddings, vocab, width);
 }
 
-void an_lm_embed(an_lane *l, const an_tensor *table, const an_lm_tick *t, an_tensor y)
+void an_lm_embed(an_lane *l, const an_lm_ends *ends, const an_lm_tick *t, an_tensor y)
 {
     size_t mark = an_lane_mark(l);
     int64_t at = 0;
@@ -237,7 +239,10 @@ void an_lm_embed(an_lane *l, const an_tensor *table, const an_lm_tick *t, an_ten
         an_upload(l, an_view_of(ids, at, t->row[r].n).data, t->row[r].ids, bytes);
         at += t->row[r].n;
     }
-    an_embedding(l, table, NULL, ids, an_view_of(y, 0, 1, t->tokens, y.dim[1]));
+    if (ends->table.data)
+        an_embedding(l, &ends->table, NULL, ids, an_view_of(y, 0, 1, t->tokens, y.dim[1]));
+    else
+        an_weight_rows(l, ends->head, an_view_of(ids, 0, t->tokens), y);
     an_lane_release(l, mark);
 }
 

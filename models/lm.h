@@ -46,16 +46,19 @@ struct an_kv {
 
 /* ---------------------------------------------------------------- in and out */
 
-/* "prefix.weight" [vocab, width], looked up by id: in the model's dtype, but numbers that the file
- * has smaller (BF16, blocks) stay as they are. */
-an_tensor an_lm_table_load(an_loader *ld, const char *prefix, int64_t vocab, int64_t width);
-/* The output matrix [vocab, width]: "lm_head", or the embeddings packed for a GEMM if it is tied. A
- * lookup wants rows and a GEMM wants panels, so that a tied model holds both forms. */
-an_weight *an_lm_head_load(an_loader *ld, const char *embeddings, bool tied, int64_t vocab,
-                           int64_t width);
+/* Both ends of a model, [vocab, width] each. */
+typedef struct an_lm_ends {
+    an_tensor table; /* embeddings, looked up by id; without data where the head's rows are read */
+    an_weight *head; /* "lm_head", or the embeddings packed for a GEMM if it is tied */
+} an_lm_ends;
+/* A lookup wants rows and a GEMM wants panels. A tied model holds panels only if the device can read
+ * rows of them, else both. The table is in the model's dtype, but numbers that the file has smaller
+ * (BF16, blocks) stay as they are. */
+void an_lm_ends_load(an_loader *ld, const char *embeddings, bool tied, int64_t vocab, int64_t width,
+                     an_lm_ends *out);
 
 /* y[t, :] = embedding of the tick's token t. y [tokens, width] */
-void an_lm_embed(an_lane *l, const an_tensor *table, const an_lm_tick *t, an_tensor y);
+void an_lm_embed(an_lane *l, const an_lm_ends *ends, const an_lm_tick *t, an_tensor y);
 /* x [wanted, width], normed, through the head into the rows' logits; softcap 0 = none. */
 void an_lm_logits(an_lane *l, const an_weight *head, float softcap, const an_lm_tick *t,
                   an_tensor x);

@@ -113,6 +113,7 @@ typedef struct an_weight {
     int kh, kw;    /* 1x1 for a matrix */
     bool has_bias;
     bool blocks;   /* a part is kept in a GGUF block format */
+    bool rows;     /* an_weight_rows can read it */
     size_t bytes;  /* what it occupies on the device */
     an_device *device;
     void *impl;    /* the backend's */
@@ -227,6 +228,9 @@ void an_gather_rows(an_lane *l, an_tensor x, const int64_t *index, an_tensor y);
 
 /* y[t, :] = x[index[t], :]; x [n, c], index host array [m], y [m, c]. */
 void an_take_rows(an_lane *l, an_tensor x, const int32_t *index, an_tensor y);
+/* y[t, :] = row ids[t] of w [n, k]: the numbers an_embedding has from the tensor that w was packed
+ * from. Only where w->rows. ids: device I32 [t], as an_embedding's; y [t, k]. */
+void an_weight_rows(an_lane *l, const an_weight *w, an_tensor ids, an_tensor y);
 void an_scale(an_lane *l, an_tensor x, float f, an_tensor y); /* y may be x */
 /* y = cap * tanh(x / cap) (Gemma 2's logits); y may be x. */
 void an_softcap(an_lane *l, an_tensor x, float cap, an_tensor y);

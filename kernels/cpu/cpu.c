@@ -24,6 +24,7 @@ const an_backend an_backend_cpu = {
     .copy = an_cpu_copy,
     .gather_rows = an_ref_gather_rows,
     .take_rows = an_cpu_take_rows,
+    .weight_rows = an_cpu_weight_rows,
     .scale = an_cpu_scale,
     .softcap = an_cpu_softcap,
     .rope = an_cpu_rope,

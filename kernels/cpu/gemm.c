@@ -170,6 +170,7 @@ static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor
     if (s) return s;
     out->impl = packed;
     out->bytes = packed->bytes;
+    out->rows = n_parts == 1 && w[0]->ndim == 2;
     return AN_OK;
 }
 

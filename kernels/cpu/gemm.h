@@ -27,6 +27,8 @@ an_status an_cpu_weight_conv(an_device *d, an_dtype dtype, const an_tensor *w,
 void an_cpu_weight_free(an_weight *w);
 an_status an_cpu_gemm(an_lane *l, const an_gemm_args *a);
 an_status an_cpu_conv2d(an_lane *l, const an_conv_args *a);
+an_status an_cpu_weight_rows(an_lane *l, const an_weight *w, const an_tensor *ids,
+                             const an_tensor *y); /* rows.c */
 
 /* Runs the tiles of an instruction set on small problems with integer values, where every order of
  * addition is exact, against plain loops. A device that fails it uses the next lower set. */

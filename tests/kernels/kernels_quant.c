@@ -227,6 +227,55 @@ TEST(embedding_in_blocks)
     }
 }
 
+/* Rows of a packed matrix are the table's, to the byte. */
+static void check_rows(an_device *d, an_dtype format, an_dtype dtype, an_dtype y_dtype)
+{
+    enum { V = 43, T = 5 };
+    const int64_t width = an_dtype_is_quant(format) ? 512 : 75;
+    an_tensor host = qc_matrix(format, V, width, 9), table;
+    const an_tensor *part = &host;
+    an_weight *w = NULL;
+    an_lane *l = NULL;
+    an_error err = {0};
+    int32_t ids[T] = {42, 0, 7, 40, 8};
+    float y[2][T * 512] = {{0}};
+    REQUIRE(an_weight_linear(d, dtype, 1, &part, NULL, &w, &err) == AN_OK && w->rows);
+    REQUIRE(an_device_upload(d, &host, an_dtype_is_quant(format) ? format : dtype, &table, &err) ==
+            AN_OK);
+    REQUIRE(an_lane_open(d, 1 << 16, &l, NULL) == AN_OK);
+    an_embedding(l, &table, NULL, an_tensor_2d(ids, AN_I32, 1, T),
+                 an_tensor_3d(y[0], y_dtype, 1, T, width));
+    an_weight_rows(l, w, an_tensor_1d(ids, AN_I32, T), an_tensor_2d(y[1], y_dtype, T, width));
+    CHECK_MSG(an_lane_status(l, &err) == AN_OK, "%s", err.message);
+    CHECK_MSG(memcmp(y[0], y[1], sizeof y[0]) == 0, "%s as %s", an_dtype_name(format),
+              an_dtype_name(dtype));
+    ids[3] = V;
+    an_weight_rows(l, w, an_tensor_1d(ids, AN_I32, T), an_tensor_2d(y[1], y_dtype, T, width));
+    CHECK(an_lane_status(l, &err) == AN_INVALID);
+    an_weight_rows(l, w, an_tensor_1d(ids, AN_I32, T), an_tensor_2d(y[1], y_dtype, T, width - 1));
+    CHECK(an_lane_status(l, &err) == AN_INTERNAL);
+    an_lane_close(l);
+    an_weight_free(w);
+    an_device_free(d, table.data);
+    free(host.data);
+}
+
+TEST(rows_of_packed)
+{
+    static const char *const isas[] = {"auto", "generic", "avx2"};
+    static const an_dtype plain[] = {AN_F32, AN_BF16, AN_F16};
+    for (int i = 0; i < 3; i++) {
+        an_device *d = h_device("cpu", isas[i], 2);
+        REQUIRE(d);
+        for (int k = 0; k < 4; k++) {
+            const an_dtype dtype = k & 1 ? AN_BF16 : AN_F32, y = k & 2 ? AN_BF16 : AN_F32;
+            for (int f = 0; f < QC_FORMATS; f++) check_rows(d, qc_formats[f], dtype, y);
+            for (int f = 0; f < 3; f++) check_rows(d, plain[f], dtype, y);
+        }
+        an_device_close(d);
+    }
+}
+
 /* Rows that are not whole blocks are refused. */
 TEST(refused)
 {
