@@ -101,9 +101,12 @@ an_status an_pool_new(int threads, an_pool **out, an_error *err)
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     pthread_cond_init(&p->done, NULL);
-    /* Signals belong to the threads that handle them, never to a worker in a kernel. */
+    /* Signals belong to the threads that handle them, never to a worker in a kernel; but for those
+     * of a fault of its own, which end the process if they are blocked: weights are packed straight
+     * from mapped files, and one that is truncated meanwhile is a SIGBUS (weights/map.c). */
     sigset_t all, old;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = 0;
     for (int i = 0; i < threads - 1 && rc == 0; i++) {

@@ -88,7 +88,12 @@ an_status an_model_load(an_device *d, an_checkpoint *c, an_dtype dtype,
         if (!m->scheduler) s = an_fail(err, AN_NO_MEMORY, "no memory for scheduler_config.json");
     }
     an_loader ld = {.bag = &m->bag, .dtype = dtype, .err = err, .progress = progress, .ctx = ctx};
-    if (!s) s = m->family->load(m, c, &ld, err);
+    if (!s) {
+        an_error changed;
+        s = m->family->load(m, c, &ld, err);
+        /* what was read of a file that changed may be anything, also wrong in other ways */
+        if (an_checkpoint_check(c, &changed)) s = an_fail(err, AN_IO, "%s", changed.message);
+    }
     if (s) {
         an_model_free(m);
         return s;

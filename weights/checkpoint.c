@@ -131,6 +131,13 @@ void an_checkpoint_close(an_checkpoint *c)
     free(c);
 }
 
+an_status an_checkpoint_check(const an_checkpoint *c, an_error *err)
+{
+    an_status s = c->file ? an_weights_check(c->file, err) : AN_OK;
+    for (int i = 0; i < c->parts && s == AN_OK; i++) s = an_weights_check(c->part[i].set, err);
+    return s;
+}
+
 /* ---------------------------------------------------------------- asking */
 
 an_layout an_checkpoint_layout(const an_checkpoint *c)

@@ -466,7 +466,11 @@ an_status an_gguf_read(const char *path, an_weights **out, json_t **meta, an_err
     if (s == AN_OK) s = an_file_open(path, &fd, &size, err);
     if (s == AN_OK && size == 0) s = an_fail(err, AN_INVALID, "%s: an empty file", path);
     if (s == AN_OK) s = an_set_map(w, fd, size, err);
-    if (s == AN_OK) s = read_mapped(w, m, err);
+    if (s == AN_OK) {
+        an_error changed;
+        s = read_mapped(w, m, err);
+        if (an_weights_check(w, &changed) != AN_OK) s = an_fail(err, AN_IO, "%s", changed.message);
+    }
     if (fd >= 0) close(fd);
     if (s != AN_OK) {
         an_weights_close(w);

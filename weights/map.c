@@ -1,14 +1,80 @@
 /* map.c: a file opened with care and mapped read-only. Private mapping, so nothing here can change
- * the file; a file that somebody truncates in place while its tensors are read is a SIGBUS, as for
- * every program that maps files. Writers that replace a file by rename are harmless. */
+ * the file. Writers that replace a file by rename are harmless; one that truncates or rewrites it
+ * in place while its tensors are read must spoil that load, and nothing else. The kernel says so by
+ * SIGBUS, which would end the process: so the handler below puts zeros in the place of what is gone
+ * and notes it, and an_weights_check, asked when all has been read, refuses the file. */
 #include "set.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* ---------------------------------------------------------------- pages that are gone */
+
+/* All mappings. The lock is held for a few instructions that touch no mapped page, so that the
+ * handler, which runs in the middle of one's reading, may wait for it. */
+static atomic_flag busy = ATOMIC_FLAG_INIT;
+static an_map *maps;
+static struct sigaction before;
+static long page_bytes;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void lock_maps(void)
+{
+    while (atomic_flag_test_and_set_explicit(&busy, memory_order_acquire)) {
+    }
+}
+
+static void unlock_maps(void)
+{
+    atomic_flag_clear_explicit(&busy, memory_order_release);
+}
+
+/* Zeros from the page of `at` to the mapping's end: where one page is gone, others are. Only calls
+ * that are safe in a handler. */
+static bool put_zeros(const char *at)
+{
+    bool done = false;
+    lock_maps();
+    for (an_map *m = maps; m && !done; m = m->next) {
+        char *base = m->base, *end = base + m->size;
+        if (at < base || at >= end) continue;
+        char *from = base + (at - base) / page_bytes * page_bytes;
+        atomic_store(&m->spoilt, true);
+        done = mmap(from, (size_t)(end - from), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+                    -1, 0) == from;
+    }
+    unlock_maps();
+    return done;
+}
+
+static void on_bus_error(int sig, siginfo_t *info, void *context)
+{
+    (void)context;
+    int kept = errno;
+    const bool sent = info->si_code <= 0; /* by somebody, not by a fault */
+    if (sent || !put_zeros(info->si_addr)) {
+        /* not ours: whoever was asked before is asked, when the instruction is tried again */
+        sigaction(sig, &before, NULL);
+        if (sent) raise(sig);
+    }
+    errno = kept;
+}
+
+static void catch_bus_errors(void)
+{
+    struct sigaction a = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    sigemptyset(&a.sa_mask);
+    page_bytes = sysconf(_SC_PAGESIZE);
+    sigaction(SIGBUS, &a, &before);
+}
+
+/* ---------------------------------------------------------------- opening, mapping */
 
 an_status an_file_open(const char *path, int *fd, size_t *size, an_error *err)
 {
@@ -34,22 +100,71 @@ an_status an_file_open(const char *path, int *fd, size_t *size, an_error *err)
     return AN_OK;
 }
 
+/* What tells of a rewritten file: its length and the time of its last change. */
+static bool note_file(an_map *m, struct stat *st)
+{
+    return fstat(m->fd, st) == 0 && S_ISREG(st->st_mode);
+}
+
 an_status an_set_map(an_weights *w, int fd, size_t size, an_error *err)
 {
+    struct stat st;
     an_map *m = calloc(1, sizeof *m);
     if (!m) return an_fail(err, AN_NO_MEMORY, "%s: out of memory", w->path);
-    m->base = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (m->base == MAP_FAILED) {
+    pthread_once(&once, catch_bus_errors);
+    m->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    m->base = m->fd < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (m->base == MAP_FAILED || !note_file(m, &st)) {
         an_status s =
             an_fail(err, AN_IO, "%s: cannot map %zu bytes: %s", w->path, size, strerror(errno));
+        if (m->base != MAP_FAILED) munmap(m->base, size);
+        if (m->fd >= 0) close(m->fd);
         free(m);
         return s;
     }
     m->size = size;
+    m->changed = st.st_mtim;
+    lock_maps();
+    m->next = maps;
+    maps = m;
+    unlock_maps();
+    m->refs = 1;
     an_status s = an_set_share(w, m, err);
-    if (s != AN_OK) {
-        munmap(m->base, size);
-        free(m);
-    }
+    an_map_drop(m);
     return s;
+}
+
+void an_map_drop(an_map *m)
+{
+    if (!m || --m->refs > 0) return;
+    lock_maps();
+    for (an_map **at = &maps; *at; at = &(*at)->next) {
+        if (*at != m) continue;
+        *at = m->next;
+        break;
+    }
+    unlock_maps();
+    munmap(m->base, m->size);
+    close(m->fd);
+    free(m);
+}
+
+an_status an_weights_check(const an_weights *w, an_error *err)
+{
+    for (int i = 0; i < w->maps; i++) {
+        an_map *m = w->map[i];
+        struct stat st;
+        bool same = note_file(m, &st) && (size_t)st.st_size == m->size &&
+                    st.st_mtim.tv_sec == m->changed.tv_sec &&
+                    st.st_mtim.tv_nsec == m->changed.tv_nsec;
+        if (same && !atomic_load(&m->spoilt)) continue;
+        if (same)
+            return an_fail(err, AN_IO, "%s: could not be read: the file or its disk is damaged",
+                           w->path);
+        return an_fail(err, AN_IO,
+                       "%s: changed while being read: it had %zu bytes, now %lld; a new version of "
+                       "a model is best put in place by renaming",
+                       w->path, m->size, (long long)st.st_size);
+    }
+    return AN_OK;
 }

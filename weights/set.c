@@ -5,19 +5,11 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 const char *an_base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
     return slash && slash[1] ? slash + 1 : path;
-}
-
-static void map_drop(an_map *m)
-{
-    if (!m || --m->refs > 0) return;
-    if (m->size) munmap(m->base, m->size);
-    free(m);
 }
 
 /* ---------------------------------------------------------------- building */
@@ -117,7 +109,7 @@ void an_weights_close(an_weights *w)
         free(w->entry[i].name);
         free(w->entry[i].copy);
     }
-    for (int i = 0; i < w->maps; i++) map_drop(w->map[i]);
+    for (int i = 0; i < w->maps; i++) an_map_drop(w->map[i]);
     json_decref(w->metadata);
     pthread_mutex_destroy(&w->lock);
     free(w->entry);

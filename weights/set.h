@@ -7,6 +7,7 @@
 #include "anneal/weights.h"
 
 #include <pthread.h>
+#include <time.h>
 
 /* Names in messages and tables stay readable; the longest real ones have about 120 bytes. */
 #define AN_WEIGHTS_MAX_NAME 256
@@ -16,6 +17,10 @@ typedef struct an_map {
     void *base;
     size_t size;
     int refs;
+    int fd; /* its own, to see whether the file is still the same */
+    struct timespec changed;
+    _Atomic bool spoilt; /* pages of it are gone; zeros are read in their place */
+    struct an_map *next; /* of all there are */
 } an_map;
 
 /* One tensor. `src` may be misaligned (older writers did not pad the header, and nothing pads
@@ -45,6 +50,7 @@ struct an_weights {
 an_status an_file_open(const char *path, int *fd, size_t *size, an_error *err);
 /* Maps the file, not an empty one; the mapping becomes the newest of w->map. */
 an_status an_set_map(an_weights *w, int fd, size_t size, an_error *err);
+void an_map_drop(an_map *m); /* one user less; NULL is fine */
 
 an_status an_set_new(const char *path, const char *label, an_weights **out, an_error *err);
 /* Takes name, dtype and shape of e (not its copy); refuses names over AN_WEIGHTS_MAX_NAME. */

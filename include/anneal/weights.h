@@ -34,6 +34,9 @@ an_status an_weights_get(const an_weights *w, const char *name, int ndim, const 
 /* The same, but block formats (Q4_0 ...) are fine too: matrices of language models. */
 an_status an_weights_get_any(const an_weights *w, const char *name, int ndim, const int64_t *dim,
                              an_tensor *out, an_error *err);
+/* To be asked when all has been read: AN_IO if a file was truncated, rewritten or unreadable
+ * meanwhile, and what was read may be anything. (Reading itself never fails.) */
+an_status an_weights_check(const an_weights *w, an_error *err);
 /* Total bytes of all tensors. */
 size_t an_weights_bytes(const an_weights *w);
 /* File metadata (safetensors "__metadata__"), NULL if absent. */
@@ -58,6 +61,7 @@ typedef struct an_checkpoint an_checkpoint;
 /* path: a folder or a file; symbolic links are followed. */
 an_status an_checkpoint_open(const char *path, an_checkpoint **out, an_error *err);
 void an_checkpoint_close(an_checkpoint *c);
+an_status an_checkpoint_check(const an_checkpoint *c, an_error *err); /* an_weights_check of all */
 an_layout an_checkpoint_layout(const an_checkpoint *c);
 const char *an_checkpoint_path(const an_checkpoint *c);
 /* "StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline", ... from

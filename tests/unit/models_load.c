@@ -85,6 +85,50 @@ TEST(a_model_loads_and_outlives_its_checkpoint)
     an_device_close(d);
 }
 
+static bool copy_file(const char *from, const char *to)
+{
+    char buf[65536];
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+    bool ok = in && out;
+    for (size_t n; ok && (n = fread(buf, 1, sizeof buf, in)) > 0;) ok = fwrite(buf, 1, n, out) == n;
+    if (in) fclose(in);
+    return out && fclose(out) == 0 && ok;
+}
+
+static void cut_file(void *path, double done)
+{
+    if (done < 0.3) CHECK(truncate(path, 8192) == 0);
+}
+
+/* The weights' file loses its end in the middle of the load: the load fails and says why, on
+ * whichever thread the pages were missed. */
+TEST(a_file_that_shrinks_under_the_load)
+{
+    char dir[] = "/tmp/anneal-shrinks-XXXXXX", config[64], weights[64];
+    REQUIRE(mkdtemp(dir));
+    snprintf(config, sizeof config, "%s/config.json", dir);
+    snprintf(weights, sizeof weights, "%s/model.safetensors", dir);
+    REQUIRE(copy_file(AN_GOLDEN "/llm/llama/model/config.json", config));
+    for (int threads = 1; threads <= 4; threads += 3) {
+        an_error err = {0};
+        an_device *d;
+        an_checkpoint *c;
+        an_model *m;
+        REQUIRE(copy_file(AN_GOLDEN "/llm/llama/model/model.safetensors", weights));
+        const an_device_options o = {.device = "cpu", .threads = threads};
+        REQUIRE(an_device_open(&o, &d, &err) == AN_OK);
+        REQUIRE(an_checkpoint_open(dir, &c, &err) == AN_OK);
+        CHECK(an_model_load(d, c, AN_F32, cut_file, weights, &m, &err) == AN_IO && !m);
+        CHECK_MSG(strstr(err.message, "changed while being read"), "%s", err.message);
+        an_checkpoint_close(c);
+        CHECK(an_device_bytes_live(d) == 0);
+        an_device_close(d);
+    }
+    unlink(config);
+    unlink(weights);
+    rmdir(dir);
+}
+
 /* ---------------------------------------------------------------- published configs */
 
 static an_status read_unet(const char *text, an_unet_config *u, an_error *err)

@@ -3,6 +3,7 @@
 #include "test.h"
 #include "weights_files.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 
 #define T(dtype, shape, offsets)                                                                   \
@@ -243,6 +244,68 @@ TEST(threads_share_a_copy)
     for (int i = 0; i < 4; i++) REQUIRE(pthread_create(&id[i], NULL, find_all, w) == 0);
     for (int i = 0; i < 4; i++) pthread_join(id[i], &seen[i]);
     for (int i = 0; i < 4; i++) CHECK(seen[i] == seen[0] && seen[i] != w);
+    an_weights_close(w);
+}
+
+/* ---------------------------------------------------------------- files that change meanwhile */
+
+#define LARGE (1 << 18)
+static const char large_header[] = "{\"a\":" T("U8", "[262144]", "[0,262144]") "}";
+
+static void *read_all(void *arg)
+{
+    an_tensor t;
+    uintptr_t sum = 0;
+    if (an_weights_find(arg, "a", &t))
+        for (size_t i = 0; i < LARGE; i++) sum += ((unsigned char *)t.data)[i];
+    return (void *)sum;
+}
+
+static an_weights *open_large(const char **path)
+{
+    an_weights *w = NULL;
+    *path = files_tensors("large.safetensors", large_header, LARGE);
+    CHECK(an_weights_open(*path, &w, NULL) == AN_OK);
+    return w;
+}
+
+/* Somebody copies a new version over a model that is being loaded. It must spoil this load and
+ * nothing else: not the process, and not other files. */
+TEST(truncated_while_being_read)
+{
+    const char *path, *other = files_tensors("other.safetensors", large_header, LARGE);
+    an_error err = {0};
+    an_weights *w = open_large(&path), *fine;
+    pthread_t id[4];
+    void *sum[4];
+    REQUIRE(w && an_weights_open(other, &fine, NULL) == AN_OK);
+    CHECK(an_weights_check(w, &err) == AN_OK);
+    REQUIRE(truncate(path, 20000) == 0);
+    for (int i = 0; i < 4; i++) REQUIRE(pthread_create(&id[i], NULL, read_all, i ? w : fine) == 0);
+    for (int i = 0; i < 4; i++) pthread_join(id[i], &sum[i]);
+    CHECK((uintptr_t)sum[0] == (uintptr_t)LARGE / 256 * (255 * 256 / 2));
+    CHECK((uintptr_t)sum[1] > 0 && sum[1] == sum[2] && sum[2] == sum[3] && sum[1] < sum[0]);
+    CHECK(an_weights_check(w, &err) == AN_IO);
+    CHECK_MSG(strstr(err.message, "changed while being read") && strstr(err.message, "now 20000"),
+              "%s", err.message);
+    CHECK(an_weights_check(fine, &err) == AN_OK);
+    an_weights_close(w);
+    an_weights_close(fine);
+}
+
+TEST(rewritten_or_replaced_while_being_read)
+{
+    const char *path;
+    an_error err = {0};
+    an_weights *w = open_large(&path);
+    REQUIRE(w);
+    struct timespec times[2] = {{0, UTIME_OMIT}, {1000000000, 5}};
+    REQUIRE(utimensat(AT_FDCWD, path, times, 0) == 0); /* the same length, another time */
+    CHECK(an_weights_check(w, &err) == AN_IO && strstr(err.message, "changed"));
+    an_weights_close(w);
+    w = open_large(&path);
+    REQUIRE(w && rename(files_text("new", "short"), path) == 0);
+    CHECK(read_all(w) != NULL && an_weights_check(w, &err) == AN_OK);
     an_weights_close(w);
 }
 
