@@ -29,7 +29,7 @@ static int64_t max64(int64_t a, int64_t b)
 #define ROWS_BYTES                                                                                 \
     ((int64_t)256 << 10)            /* of a task's rounded activations, about: they are read once  \
                                        a panel and should stay in the second-level cache */
-#define TASK_WORK ((int64_t)100000) /* multiply-adds that are worth handing out */
+#define TASK_WORK ((int64_t)60000) /* multiply-adds that are worth handing out */
 
 typedef struct quant_job {
     const an_gemm_job *gemm; /* for the epilogue */
@@ -38,8 +38,9 @@ typedef struct quant_job {
     const float *plain; /* sums of the floating parts [m, plain_columns], or NULL */
     char *scratch;
     size_t scratch_each;
+    int64_t lanes;         /* outputs that the kernel takes at a time */
+    int64_t tiles, panels; /* of y, in kernel steps: down, across */
     int64_t rows, cols;    /* tasks: down, across */
-    int64_t height, width; /* of a task */
 } quant_job;
 
 static size_t scratch_each(void)
@@ -47,21 +48,27 @@ static size_t scratch_each(void)
     return (size_t)(SUMS + 16) * sizeof(float) + 64;
 }
 
+/* A few tasks a thread, the same number for each and all of about the same size: they stream
+ * weights at one speed, and whoever ends first waits for the other. */
 static void choose_grid(quant_job *q, int threads)
 {
     const an_gemm_job *j = q->gemm;
-    const int64_t k = j->w->k, halves = j->n_out == j->w->n ? 1 : 2,
-                  lanes = AN_QUANT_LANES * q->w->kernel->panels;
-    q->height = max64(AN_QUANT_ROWS, ROWS_BYTES / k / AN_QUANT_ROWS * AN_QUANT_ROWS);
-    q->height = min64(min64(q->height, 512), j->m);
-    q->rows = ceil_div(j->m, q->height);
-    int64_t most = SUMS / halves / q->height / lanes * lanes;
+    const int64_t k = j->w->k, halves = j->n_out == j->w->n ? 1 : 2;
+    q->lanes = AN_QUANT_LANES * q->w->kernel->panels;
+    q->tiles = ceil_div(j->m, AN_QUANT_ROWS);
+    q->panels = ceil_div(j->n_out, q->lanes);
+    const int64_t height = min64(max64(1, ROWS_BYTES / k / AN_QUANT_ROWS), 64); /* in tiles */
+    q->rows = ceil_div(q->tiles, height);
+    const int64_t rows = ceil_div(q->tiles, q->rows) * AN_QUANT_ROWS;
+    q->cols = ceil_div(q->panels, max64(1, SUMS / halves / rows / q->lanes));
+    if (threads == 1) return;
     const double work = (double)j->m * (double)j->w->n * (double)k / (double)TASK_WORK;
-    int64_t tasks = work < 1 ? 1 : work > 4 * threads ? 4 * threads : (int64_t)work;
-    if (threads == 1) tasks = 1;
-    q->width = ceil_div(ceil_div(j->n_out, lanes), ceil_div(tasks, q->rows)) * lanes;
-    q->width = min64(q->width, most);
-    q->cols = ceil_div(j->n_out, q->width);
+    const int64_t tasks = work < threads       ? (int64_t)work + 1
+                          : work > 4 * threads ? 4 * threads
+                                               : (int64_t)work;
+    q->cols = max64(q->cols, ceil_div(tasks, q->rows));
+    while (q->cols > 1 && q->rows * q->cols % threads) q->cols++;
+    q->cols = min64(q->cols, q->panels);
 }
 
 /* Outputs c0..c1 of rows m0..m1 into sums, ld apart. */
@@ -105,8 +112,11 @@ static void run_task(void *ctx, int64_t task, int worker)
     const quant_job *q = ctx;
     const an_gemm_job *j = q->gemm;
     float *sums = (float *)(void *)(q->scratch + (size_t)worker * q->scratch_each);
-    const int64_t m0 = task % q->rows * q->height, m1 = min64(m0 + q->height, j->m);
-    const int64_t j0 = task / q->rows * q->width, j1 = min64(j0 + q->width, j->n_out);
+    const int64_t row = task % q->rows, col = task / q->rows;
+    const int64_t m0 = q->tiles * row / q->rows * AN_QUANT_ROWS;
+    const int64_t m1 = min64(q->tiles * (row + 1) / q->rows * AN_QUANT_ROWS, j->m);
+    const int64_t j0 = q->panels * col / q->cols * q->lanes;
+    const int64_t j1 = min64(q->panels * (col + 1) / q->cols * q->lanes, j->n_out);
     const bool gated = j->n_out != j->w->n;
     const int64_t ld = (j1 - j0) * (gated ? 2 : 1);
     columns(q, m0, m1, j0, j1, sums, ld);
@@ -178,7 +188,7 @@ an_status an_quant_gemm(an_lane *l, const an_gemm_args *a)
     if (plain) run_plain(&j, q.w, pool, sums, room, scratch);
     q.plain = sums;
     const int64_t tiles = ceil_div(j.m, AN_QUANT_ROWS);
-    if (j.m * g->k < TASK_WORK)
+    if (j.m * g->k < 100000)
         for (int64_t t = 0; t < tiles; t++) round_task(&q, t, 0);
     else
         an_pool_run(pool, tiles, round_task, &q);

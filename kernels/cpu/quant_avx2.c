@@ -210,10 +210,12 @@ INLINE scales scales_of(const an_dtype f, __m256 super_d, __m256 super_m, const 
     return s;
 }
 
-/* ---------------------------------------------------------------- a panel */
-
-/* Written out row by row and group by group: gcc 12 leaves arrays of accumulators in memory. */
-#define ROWS(X)   X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+/* ---------------------------------------------------------------- panels
+ * Up to four rows meet two panels at a time: eight sums are under way, and a broadcast serves two
+ * of them. Slot i is row i / 2 and panel i % 2. (Eight rows and one panel: 8 % slower.)
+ *
+ * Written out slot by slot and group by group: gcc 12 leaves arrays of accumulators in memory. */
+#define SLOTS(X)  X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #define GROUPS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 
 INLINE int32_t int_at(const char *p)
@@ -270,47 +272,74 @@ INLINE __m256 add_block(const an_dtype f, const int M, int m, const scales *s, _
     return acc;
 }
 
-INLINE void run_panel_of(const an_dtype f, const int M, const uint8_t *p, int64_t blocks,
-                         const char *x, float *out)
+/* What is read soon, of both panels: the next two, or further on in long ones. The hardware's own
+ * guesses are for one run of addresses, not for two that take turns. */
+#define AHEAD      2048
+#define AHEAD_MOST 12288
+INLINE void fetch(const uint8_t *p, const uint8_t *q, int bytes)
+{
+    for (int i = 0; i < bytes; i += 64) {
+        __builtin_prefetch(p + i);
+        __builtin_prefetch(q + i);
+    }
+}
+
+/* out[row][2][8] of R rows from `first` on of a tile of M. */
+INLINE void run_panel_of(const an_dtype f, const int M, const int R, const int first,
+                         const uint8_t *p, int64_t stride, int64_t blocks, const char *x,
+                         float *out)
 {
     const an_quant_layout l = an_quant_layout_of(f);
     const int run = run_of(f);
     const __m256i ones = _mm256_set1_epi16(1);
-    __m256 super_d = _mm256_setzero_ps(), super_m = _mm256_setzero_ps();
-#define BEGIN(m) __m256 acc##m = _mm256_setzero_ps();
-    ROWS(BEGIN)
+    const uint8_t *q = p + stride;
+    const int64_t ahead = 2 * stride < AHEAD_MOST ? 2 * stride : AHEAD;
+    __m256 super_d[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    __m256 super_m[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+#define BEGIN(i) __m256 acc##i = _mm256_setzero_ps();
+    SLOTS(BEGIN)
     while (blocks > 0) {
-        if (l.super) super_d = halves(p);
-        if (l.super > 16) super_m = _mm256_mul_ps(halves(p + 16), _mm256_set1_ps(-1.0f));
-        p += l.super;
+        for (int i = 0; i < 2 && l.super; i++) {
+            super_d[i] = halves(i ? q : p);
+            if (l.super > 16)
+                super_m[i] = _mm256_mul_ps(halves((i ? q : p) + 16), _mm256_set1_ps(-1.0f));
+        }
+        p += l.super, q += l.super;
         const int64_t n = l.super ? 8 : blocks;
         blocks -= n;
-        for (int64_t i = 0; i < n; i++, p += l.head + l.body, x += AN_QUANT_X * M) {
-            const scales s = scales_of(f, super_d, super_m, p);
-#define NO_SUM(m) __m256i part##m = _mm256_setzero_si256(), sum##m = part##m;
-            ROWS(NO_SUM)
-#define STEP(m)                                                                                    \
-    if (m < M) {                                                                                   \
-        part##m = products(f, g, part##m, w, size, x + 32 * m + 4 * g);                            \
-        if (g % run == run - 1) sum##m = widened(g < run, sum##m, part##m, factor);                \
+        for (int64_t b = 0; b < n; b++, x += AN_QUANT_X * M) {
+            if (first == 0) fetch(p + ahead, q + ahead, l.head + l.body);
+            const scales s[2] = {scales_of(f, super_d[0], super_m[0], p),
+                                 scales_of(f, super_d[1], super_m[1], q)};
+#define NO_SUM(i) __m256i part##i = _mm256_setzero_si256(), sum##i = part##i;
+            SLOTS(NO_SUM)
+#define STEP(i)                                                                                    \
+    if (i < 2 * R) {                                                                               \
+        part##i =                                                                                  \
+            products(f, g, part##i, w[i % 2], size[i % 2], x + 32 * (first + i / 2) + 4 * g);      \
+        if (g % run == run - 1) sum##i = widened(g < run, sum##i, part##i, factor[i % 2]);         \
     }
 #define GROUP(number)                                                                              \
     {                                                                                              \
         const int g = number;                                                                      \
-        const __m256i w = numbers(f, p + l.head, g);                                               \
-        const __m256i size = is_signed(f) ? _mm256_abs_epi8(w) : w;                                \
-        const __m256i factor = of_16(f) ? s.factor[g / 4] : ones;                                  \
-        ROWS(STEP)                                                                                 \
+        __m256i w[2], size[2], factor[2];                                                          \
+        for (int i = 0; i < 2; i++) {                                                              \
+            w[i] = numbers(f, (i ? q : p) + l.head, g);                                            \
+            size[i] = is_signed(f) ? _mm256_abs_epi8(w[i]) : w[i];                                 \
+            factor[i] = of_16(f) ? s[i].factor[g / 4] : ones;                                      \
+        }                                                                                          \
+        SLOTS(STEP)                                                                                \
     }
             GROUPS(GROUP)
-#define END(m)                                                                                     \
-    if (m < M) acc##m = add_block(f, M, m, &s, sum##m, x, acc##m);
-            ROWS(END)
+#define END(i)                                                                                     \
+    if (i < 2 * R) acc##i = add_block(f, M, first + i / 2, &s[i % 2], sum##i, x, acc##i);
+            SLOTS(END)
+            p += l.head + l.body, q += l.head + l.body;
         }
     }
-#define STORE(m)                                                                                   \
-    if (m < M) _mm256_storeu_ps(out + 8 * m, acc##m);
-    ROWS(STORE)
+#define STORE(i)                                                                                   \
+    if (i < 2 * R) _mm256_storeu_ps(out + 16 * (first + i / 2) + 8 * (i % 2), acc##i);
+    SLOTS(STORE)
 #undef BEGIN
 #undef NO_SUM
 #undef STEP
@@ -320,20 +349,22 @@ INLINE void run_panel_of(const an_dtype f, const int M, const uint8_t *p, int64_
 }
 
 #define PANEL_OF(f)                                                                                \
-    static void panel_##f(int rows, const uint8_t *p, int64_t blocks, const char *x, float *out)   \
+    static void panel_##f(int rows, const uint8_t *p, int64_t stride, int64_t blocks,              \
+                          const char *x, float *out)                                               \
     {                                                                                              \
         switch (rows) {                                                                            \
         case 1:                                                                                    \
-            run_panel_of(AN_##f, 1, p, blocks, x, out);                                            \
+            run_panel_of(AN_##f, 1, 1, 0, p, stride, blocks, x, out);                              \
             break;                                                                                 \
         case 2:                                                                                    \
-            run_panel_of(AN_##f, 2, p, blocks, x, out);                                            \
+            run_panel_of(AN_##f, 2, 2, 0, p, stride, blocks, x, out);                              \
             break;                                                                                 \
         case 4:                                                                                    \
-            run_panel_of(AN_##f, 4, p, blocks, x, out);                                            \
+            run_panel_of(AN_##f, 4, 4, 0, p, stride, blocks, x, out);                              \
             break;                                                                                 \
         default:                                                                                   \
-            run_panel_of(AN_##f, 8, p, blocks, x, out);                                            \
+            run_panel_of(AN_##f, 8, 4, 0, p, stride, blocks, x, out);                              \
+            run_panel_of(AN_##f, 8, 4, 4, p, stride, blocks, x, out);                              \
             break;                                                                                 \
         }                                                                                          \
     }
@@ -345,14 +376,13 @@ EACH_FORMAT(PANEL_OF)
 static void run_panel(an_dtype format, int rows, const void *panel, int64_t stride, int64_t blocks,
                       const void *tile, float *out)
 {
-    (void)stride;
-    static void (*const fns[])(int, const uint8_t *, int64_t, const char *, float *) = {
+    static void (*const fns[])(int, const uint8_t *, int64_t, int64_t, const char *, float *) = {
 #define ENTRY(f) [AN_##f] = panel_##f,
         EACH_FORMAT(ENTRY)};
-    fns[format](rows, panel, blocks, tile, out);
+    fns[format](rows, panel, stride, blocks, tile, out);
 }
 
-const an_quant_kernel an_quant_avx2 = {"avx2", 1, round_row, run_panel};
+const an_quant_kernel an_quant_avx2 = {"avx2", 2, round_row, run_panel};
 #else
 const an_quant_kernel an_quant_avx2; /* another processor */
 #endif
