@@ -3,6 +3,7 @@
 #define TESTS_ENGINE_HELP_H
 
 #include "anneal/engine.h"
+#include "test.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -47,7 +48,7 @@ static inline an_engine *help_engine(const char *dir, const char *dtype,
     const char *dirs[] = {dir, NULL};
     an_engine_options o;
     an_engine_options_default(&o);
-    o.device.device = "cpu";
+    o.device.device = test_device();
     o.dtype = dtype;
     o.model_dirs = dirs;
     if (adjust) adjust(&o);

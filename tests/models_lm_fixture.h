@@ -37,6 +37,16 @@ static inline bool lm_ok(lm *f, an_status s, const char *what)
     return s == AN_OK;
 }
 
+/* Every byte of the keys and values. */
+static inline void lm_fill(lm *f, int byte)
+{
+    const size_t bytes = (size_t)f->kv->blocks * an_model_kv_block_bytes(f->model);
+    char *host = malloc(bytes);
+    memset(host, byte, bytes);
+    an_upload(f->lane, f->kv->memory, host, bytes);
+    free(host);
+}
+
 static inline bool lm_open_path(lm *f, const char *path, const char *device, an_dtype dtype,
                                 int64_t blocks, size_t arena)
 {
@@ -49,7 +59,7 @@ static inline bool lm_open_path(lm *f, const char *path, const char *device, an_
         !lm_ok(f, an_kv_open(f->model, blocks, &f->kv, &f->err), "kv"))
         return false;
     /* what a block held before must not matter */
-    memset(f->kv->memory, 0xff, (size_t)blocks * an_model_kv_block_bytes(f->model));
+    lm_fill(f, 0xff);
     f->vocab = an_model_describe(f->model)->vocab;
     return true;
 }

@@ -60,7 +60,7 @@ static int test_checks, test_failures, test_skips;
 #define CHECK_STR(a, b)                                                                            \
     do {                                                                                           \
         const char *a_ = (a), *b_ = (b);                                                           \
-        CHECK_MSG(a_ && b_ && strcmp(a_, b_) == 0, "'%s' vs '%s'", a_ ? a_ : "(null)",             \
+        CHECK_MSG(a_ &&b_ &&strcmp(a_, b_) == 0, "'%s' vs '%s'", a_ ? a_ : "(null)",               \
                   b_ ? b_ : "(null)");                                                             \
     } while (0)
 #define SKIP(...)                                                                                  \
@@ -71,6 +71,13 @@ static int test_checks, test_failures, test_skips;
         printf("\n");                                                                              \
         return;                                                                                    \
     } while (0)
+
+/* Which device suites that run on any are to test: AN_TEST_DEVICE, "cpu" unless set. */
+static inline const char *test_device(void)
+{
+    const char *name = getenv("AN_TEST_DEVICE");
+    return name && *name ? name : "cpu";
+}
 
 static inline int test_main(int argc, char **argv)
 {

@@ -4,13 +4,14 @@ import atexit, base64, http.client, json, os, signal, socket, struct, subprocess
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 ANNEAL = os.environ.get('ANNEAL_BINARY', os.path.join(ROOT, 'build', 'anneal'))
+DEVICE = os.environ.get('AN_TEST_DEVICE') or 'cpu'  # or simt, cuda: what the server is to use
 SLOW = os.environ.get('AN_SLOW', '') != ''  # sanitizers: everything takes longer
 GOLDEN = os.path.join(ROOT, 'tests', 'golden')
 
 
 def patience(seconds):
     """How long to wait before calling it a hang; a sanitizer on a busy machine is 10 times slower."""
-    return seconds * (10 if SLOW else 3)
+    return seconds * (10 if SLOW or DEVICE == 'simt' else 3)
 
 
 class Server:
@@ -18,7 +19,8 @@ class Server:
 
     def __init__(self, *args, env=None, wait=True):
         self.log = tempfile.NamedTemporaryFile('w+', suffix='.log', delete=False)
-        self.process = subprocess.Popen([ANNEAL, 'serve', '--port', '0', *args], stderr=self.log,
+        device = ['--device', DEVICE] if '--device' not in args else []
+        self.process = subprocess.Popen([ANNEAL, 'serve', '--port', '0', *device, *args], stderr=self.log,
                                         env={**os.environ, 'HOME': '/nonexistent', 'XDG_CACHE_HOME': '', **(env or {})})
         atexit.register(self.kill)
         self.port = self.wait_for_port()

@@ -51,8 +51,7 @@ typedef void (*h_fn)(h_run *h, const void *cfg);
 /* The device under test: "cpu", "simt", "cuda". */
 static inline const char *h_tested(void)
 {
-    const char *name = getenv("AN_TEST_DEVICE");
-    return name && *name ? name : "cpu";
+    return test_device();
 }
 static inline bool h_on(const char *name)
 {

@@ -129,7 +129,7 @@ static void check_choices(const char *path, an_dtype dtype)
     golden g = {0};
     tally y = {0};
     int which[TOGETHER], n = 0;
-    bool open = golden_open(&g) && lm_open_path(&f, path, "cpu", dtype, LM_BLOCKS, ARENA);
+    bool open = golden_open(&g) && lm_open_path(&f, path, test_device(), dtype, LM_BLOCKS, ARENA);
     for (int p = 0; open && p < g.prompts; p += step_of_prompts()) {
         /* an answer that begins with a character of several tokens was not recorded */
         if (g.answers[p * g.tokens] >= 0) which[n++] = p;
