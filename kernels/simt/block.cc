@@ -143,6 +143,9 @@ static void poison_static_shared(void)
 {
     static __thread Region region;
     if (!__start_simt_shared) return;
+#ifdef SIMT_TSAN
+    region = {__start_simt_shared, (size_t)(__stop_simt_shared - __start_simt_shared)};
+#endif
     if (!region.at) dl_iterate_phdr(find_region, &region);
     if (region.at) memset(region.at, 0xff, region.bytes);
 }
@@ -221,8 +224,8 @@ void run_block(void)
         tell_deadlock();
         break;
     }
-    SIMT_ACQUIRE(&s.done_sync);
     if (s.failed) fibers_reset();
+    SIMT_ACQUIRE(&s.done_sync);
 }
 
 } // namespace simt

@@ -19,10 +19,12 @@
 #define __noinline__    __attribute__((noinline))
 #define __align__(n)    __attribute__((aligned(n)))
 /* Shared variables lie in a section of their own, one copy a machine thread, so that block.cc can
- * fill them with NaN before each block. AddressSanitizer gets plain ones: it puts its red zones
- * around those only. */
-#ifdef SIMT_ASAN
-#define __shared__ static __thread
+ * fill them with NaN before each block. The sanitizers see plain statics only (and one machine
+ * thread); AddressSanitizer puts its red zones around none that has a section. */
+#if defined(SIMT_ASAN)
+#define __shared__ static
+#elif defined(SIMT_TSAN)
+#define __shared__ static __attribute__((section("simt_shared")))
 #else
 #define __shared__ static __thread __attribute__((section("simt_shared")))
 #endif
@@ -194,7 +196,7 @@ static inline int __reduce_min_sync(uint32_t mask, int v, SIMT_WHERE)
 }
 static inline int __syncthreads_count(int p, SIMT_WHERE)
 {
-    static __thread int count; /* of this block: written between the barriers */
+    __shared__ int count;
     simt::barrier(0, simt::state.n_threads, SIMT_AT);
     if (simt::state.cur->linear == 0) count = 0;
     simt::barrier(0, simt::state.n_threads, SIMT_AT);

@@ -139,7 +139,12 @@ static void prepare(Fiber *f)
     makecontext(&f->context, fiber_main, 0);
 #endif
 #ifdef SIMT_TSAN
-    if (f->tsan) __tsan_destroy_fiber(f->tsan);
+    if (f->tsan) { /* its thread was given up: what it did lies before all that follows */
+        __tsan_switch_to_fiber(f->tsan, __tsan_switch_to_fiber_no_sync);
+        SIMT_RELEASE(&state.done_sync);
+        __tsan_switch_to_fiber(state.main_tsan, __tsan_switch_to_fiber_no_sync);
+        __tsan_destroy_fiber(f->tsan);
+    }
     f->tsan = __tsan_create_fiber(0);
 #endif
 }
@@ -238,12 +243,15 @@ void run_ready(void)
     State &s = state;
     if (!s.main_bytes) know_own_stack();
 #ifdef SIMT_TSAN
-    if (s.live == s.n_threads) { /* a block begins: every thread gets a stack of its own */
+    /* A block begins: every thread gets a stack of its own, made here: to be made by a thread would
+     * be a happens-before edge. */
+    if (s.live == s.n_threads) {
         s.idle = nullptr;
         for (Fiber *f = s.all; f; f = f->next) {
             f->next_idle = s.idle;
             s.idle = f;
         }
+        for (uint32_t i = 0; i < s.n_threads; i++) s.threads[i].fiber = take_fiber();
     }
 #endif
     for (Thread *t; !s.failed && (t = pick());) go_on_with(t);

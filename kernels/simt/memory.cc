@@ -12,7 +12,7 @@ namespace simt
 
 /* Alignment is CUDA's; between two allocations lies a gap that belongs to nobody. Fresh memory is
  * filled with NaN, up to a size: filling gigabytes would only cost time. */
-enum : size_t { ALIGN = 256, GAP = 256, FILL_MOST = 64 << 20, RESERVE_EXTRA = 1 << 20 };
+enum : size_t { ALIGN = 256, GAP = 1024, FILL_MOST = 64 << 20, RESERVE_EXTRA = 1 << 20 };
 
 /* Allocations in order of address. */
 struct Piece {
@@ -49,7 +49,6 @@ static bool arena_made(void)
     if (p == MAP_FAILED) return false;
     arena.base = (char *)p;
     arena.size = size;
-    SIMT_POISON(arena.base, arena.size);
     return true;
 }
 
@@ -129,6 +128,7 @@ static cudaError_t take(void **p, size_t bytes)
     arena.n++;
     arena.used += round_up(bytes);
     SIMT_UNPOISON(arena.base + at, bytes);
+    SIMT_POISON(arena.base + at + bytes, need - bytes);
     memory_open();
     if (bytes <= FILL_MOST) memset(arena.base + at, 0xff, bytes);
     memory_close();
@@ -156,7 +156,8 @@ void memory_release(void *p)
 void memory_reset(void)
 {
     if (arena.base) {
-        SIMT_UNPOISON(arena.base, arena.size);
+        for (size_t i = 0; i < arena.n; i++) /* the gap behind it */
+            SIMT_UNPOISON(arena.base + arena.pieces[i].at, round_up(arena.pieces[i].bytes) + GAP);
         munmap(arena.base, arena.size);
     }
     free(arena.pieces);

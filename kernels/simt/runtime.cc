@@ -72,8 +72,8 @@ static bool configure(const char *text)
 
 /* ---------------------------------------------------------------- the lock */
 
-/* Who waits holds `turn`, so that a thread which gives the lock back and wants it again (waiting for
- * a stream, op by op) stands behind the others. */
+/* Who waits holds `turn`, so that a thread which gives the lock back and wants it again (waiting
+ * for a stream, op by op) stands behind the others. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER, turn = PTHREAD_MUTEX_INITIALIZER;
 static __thread int depth;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
