@@ -61,7 +61,7 @@ target_compile_definitions(an_gpu_simt PRIVATE AN_GPU_PREFIX=an_simt_ _GNU_SOURC
 target_include_directories(an_gpu_simt PRIVATE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/kernels
                            ${CMAKE_SOURCE_DIR}/kernels/cuda ${CMAKE_SOURCE_DIR}/kernels/simt/include)
 # No C++ at run time. -Warray-bounds of gcc 12 is mistaken about slices of fragments in registers.
-set(AN_GPU_CXX_FLAGS -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-array-bounds -fno-exceptions -fno-rtti
+set(AN_GPU_CXX_FLAGS -Wall -Wextra ${AN_WERROR} -Wno-unknown-pragmas -Wno-array-bounds -fno-exceptions -fno-rtti
     -fno-threadsafe-statics -fno-math-errno -ffp-contract=off -fno-strict-aliasing)
 target_compile_options(an_gpu_simt PRIVATE
   "$<$<COMPILE_LANGUAGE:C>:$<TARGET_PROPERTY:an_flags,INTERFACE_COMPILE_OPTIONS>>"
