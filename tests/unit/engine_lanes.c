@@ -103,27 +103,154 @@ static void keep_text(an_job *j, result *out)
     an_job_unref(j);
 }
 
+/* Seconds of ticks since the engine began. On one lane they cannot be more than the clock's. */
+static double busy(an_engine *e)
+{
+    an_engine_stats s;
+    an_engine_get_stats(e, &s);
+    return s.busy_s;
+}
+
 TEST(at_once_as_alone)
 {
     an_engine *e = help_engine(models, "bf16", on_simt);
     REQUIRE(e && wait_ready(e));
     static result alone, both;
-    double start = an_now_s();
     keep_picture(paint(e, 3), &alone);
-    double image = an_now_s();
     keep_text(tell(e, TOKENS), &alone);
-    printf("  alone: picture %.2f s, text %.2f s\n", image - start, an_now_s() - image);
-    an_job *p = paint(e, 3), *t = tell(e, TOKENS);
-    keep_text(t, &both);
+    const double before = busy(e), start = an_now_s();
+    an_job *p = paint(e, 3), *other[3];
+    for (int i = 0; i < 3; i++) other[i] = tell(e, 100);
+    keep_text(tell(e, TOKENS), &both);
     keep_picture(p, &both);
+    for (int i = 0; i < 3; i++) {
+        help_wait(other[i]);
+        an_job_unref(other[i]);
+    }
+    const double ticks = busy(e) - before, seconds = an_now_s() - start;
+    printf("  %.2f s of ticks in %.2f s\n", ticks, seconds);
+    CHECK(ticks > seconds);
     CHECK(memcmp(&alone, &both, sizeof alone) == 0);
     CHECK(text_all_free(e));
     an_engine_free(e);
 }
 
+static void cramped(an_engine_options *o)
+{
+    on_simt(o);
+    o->memory_bytes = (size_t)5 << 20; /* sd1 and one language model, but not two */
+}
+
+/* Models make way for each other while the other lane works; jobs are cancelled at random. */
+TEST(come_and_go)
+{
+    an_engine *e = help_engine(models, "bf16", cramped);
+    REQUIRE(e && wait_ready(e));
+    static const char *const name[] = {"llama", "babble", "gemma2"};
+    enum { N = 24 };
+    an_job *job[N];
+    uint64_t state = 5;
+    for (int i = 0; i < N; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        an_text_request r = text_request(4 + (int)(state >> 60));
+        r.model = name[state >> 40 & 0xff ? (state >> 33) % 3 : 0];
+        if (i % 4 == 0) {
+            job[i] = paint(e, 1);
+        } else {
+            an_error err = {0};
+            CHECK_MSG(an_engine_submit_text(e, &r, &job[i], &err) == AN_OK, "%s", err.message);
+        }
+        if (state >> 62 == 0) usleep(20000);
+        if (state >> 61 == 7 && job[i]) an_job_cancel(job[i]);
+    }
+    int done = 0, cancelled = 0;
+    for (int i = 0; i < N; i++) {
+        if (!job[i]) continue;
+        an_job_info info = help_wait(job[i]);
+        done += info.state == AN_JOB_DONE;
+        cancelled += info.state == AN_JOB_CANCELED;
+        an_job_unref(job[i]);
+    }
+    printf("  %d done, %d cancelled\n", done, cancelled);
+    CHECK(done + cancelled == N && done >= N / 2);
+    CHECK(text_all_free(e));
+    an_engine_free(e);
+}
+
+static void generous(an_engine_options *o)
+{
+    on_simt(o);
+    o->memory_bytes = (size_t)1 << 40; /* far beyond what the device has */
+}
+
+/* A budget within the device refuses at submit; one beyond it meets the device's own refusal. */
+TEST(too_little_memory)
+{
+    void (*const budget[])(an_engine_options *) = {on_simt, generous};
+    for (int i = 0; i < 2; i++) {
+        an_engine *e = help_engine(models, "bf16", budget[i]);
+        REQUIRE(e && wait_ready(e));
+        an_image_request r = picture_request(1);
+        r.width = r.height = 2048;
+        an_job *j = NULL;
+        an_error err = {0};
+        static result small;
+        keep_picture(paint(e, 1), &small);
+        if (an_engine_submit(e, &r, &j, &err) == AN_OK) {
+            an_job_info info = help_wait(j);
+            CHECK(info.state == AN_JOB_FAILED);
+            err = info.error;
+            an_job_unref(j);
+        }
+        printf("  %s\n", err.message);
+        CHECK(err.status == AN_NO_MEMORY || err.status == AN_TOO_LARGE);
+        CHECK(strstr(err.message, "MiB"));
+        keep_picture(paint(e, 1), &small); /* nothing else has suffered */
+        an_engine_free(e);
+    }
+}
+
+/* The last test: it breaks the device. */
+TEST(lost)
+{
+    for (int text = 0; text < 2; text++) {
+        an_engine *e = help_engine(models, "bf16", on_simt);
+        REQUIRE(e && wait_ready(e));
+        static result before;
+        keep_picture(paint(e, 1), &before);
+        keep_text(tell(e, TOKENS), &before);
+        CHECK(simt_configure("fail=300") == 1);
+        an_job *job[4] = {paint(e, 50), text ? tell(e, 100) : paint(e, 50), tell(e, 100),
+                          tell(e, 100)};
+        an_error why = {0};
+        for (int i = 0; i < 4; i++) {
+            if (!job[i]) continue;
+            an_job_info info = help_wait(job[i]);
+            CHECK(info.state == AN_JOB_FAILED && info.error.status == AN_DEVICE);
+            CHECK_MSG(strncmp(info.error.message, "device lost: ", 13) == 0, "%s",
+                      info.error.message);
+            CHECK(strstr(info.error.message, "ECC"));
+            why = info.error;
+            an_job_unref(job[i]);
+        }
+        printf("  %s\n", why.message);
+        an_engine_stats s;
+        an_engine_get_stats(e, &s);
+        CHECK(!s.device_ok && strcmp(s.device_error, why.message) == 0);
+        CHECK(s.running == 0 && s.queued == 0);
+        an_image_request r = picture_request(1);
+        an_job *j = NULL;
+        CHECK(an_engine_submit(e, &r, &j, &why) == AN_DEVICE && !j);
+        an_text_request t = text_request(4);
+        CHECK(an_engine_submit_text(e, &t, &j, &why) == AN_DEVICE && !j);
+        an_engine_free(e);
+        CHECK(cudaDeviceReset() == cudaSuccess);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    if (!text_link_models(models, sizeof models)) return 1;
+    if (!simt_configure("memory=64M") || !text_link_models(models, sizeof models)) return 1;
     int failed = test_main(argc, argv);
     text_unlink_models(models);
     return failed;
