@@ -11,6 +11,7 @@
  * Unicode comes from libunistring (NFC, lower case) and PCRE2 (letters, numbers). Theirs and the
  * tokenizers library's tables are of different years: over every code point alone only some fifty
  * capitals that Unicode 14 does not know differ, and the order of marks younger than Unicode 10. */
+#include "bpe.h"
 #include "tokenizer.h"
 
 #include <stdlib.h>
@@ -86,7 +87,7 @@ an_status an_clip_normalize(const char *text, size_t len, char **out, size_t *ou
     return AN_OK;
 }
 
-/* ---------------------------------------------------------------- ids as they grow */
+/* ---------------------------------------------------------------- merging */
 
 typedef struct symbol {
     int32_t id;
@@ -94,68 +95,21 @@ typedef struct symbol {
     bool gone;
 } symbol;
 
-typedef struct candidate {
-    int32_t rank, at, result;
-} candidate;
-
 typedef struct encoder {
     const an_tokenizer *t;
     pcre2_match_data *match;
-    int32_t *ids;
-    size_t n_ids, cap_ids;
+    an_ids ids;
     symbol *symbols; /* [word_cap] */
-    candidate *heap; /* [3 * word_cap]: a pair each at first, at most two more for each merge */
+    an_pair *heap;   /* [3 * word_cap]: a pair each at first, at most two more for each merge */
     size_t n_heap, word_cap;
     an_error *err;
 } encoder;
-
-static an_status push_id(encoder *e, int32_t id)
-{
-    if (e->n_ids == e->cap_ids) {
-        size_t cap = e->cap_ids ? e->cap_ids * 2 : 64;
-        int32_t *grown = realloc(e->ids, cap * sizeof *grown);
-        if (!grown) return an_fail(e->err, AN_NO_MEMORY, "out of memory for %zu ids", cap);
-        e->ids = grown;
-        e->cap_ids = cap;
-    }
-    e->ids[e->n_ids++] = id;
-    return AN_OK;
-}
-
-/* ---------------------------------------------------------------- merging */
-
-static bool earlier(candidate a, candidate b)
-{
-    return a.rank != b.rank ? a.rank < b.rank : a.at < b.at;
-}
-
-static void heap_push(encoder *e, candidate c)
-{
-    size_t i = e->n_heap++;
-    for (; i > 0 && earlier(c, e->heap[(i - 1) / 2]); i = (i - 1) / 2)
-        e->heap[i] = e->heap[(i - 1) / 2];
-    e->heap[i] = c;
-}
-
-static candidate heap_pop(encoder *e)
-{
-    candidate top = e->heap[0], last = e->heap[--e->n_heap];
-    size_t i = 0, child;
-    while ((child = 2 * i + 1) < e->n_heap) {
-        if (child + 1 < e->n_heap && earlier(e->heap[child + 1], e->heap[child])) child++;
-        if (!earlier(e->heap[child], last)) break;
-        e->heap[i] = e->heap[child];
-        i = child;
-    }
-    e->heap[i] = last;
-    return top;
-}
 
 static void propose(encoder *e, int32_t at)
 {
     if (at < 0 || e->symbols[at].next < 0) return;
     const merge *m = an_merge_find(e->t, e->symbols[at].id, e->symbols[e->symbols[at].next].id);
-    if (m) heap_push(e, (candidate){m->rank, at, m->result});
+    if (m) an_pair_push(e->heap, &e->n_heap, (an_pair){m->rank, at, m->result, 0});
 }
 
 static an_status reserve_word(encoder *e, size_t len)
@@ -164,7 +118,7 @@ static an_status reserve_word(encoder *e, size_t len)
     size_t cap = len < 64 ? 64 : len * 2;
     symbol *symbols = realloc(e->symbols, cap * sizeof *symbols);
     if (symbols) e->symbols = symbols;
-    candidate *heap = realloc(e->heap, cap * 3 * sizeof *heap);
+    an_pair *heap = realloc(e->heap, cap * 3 * sizeof *heap);
     if (heap) e->heap = heap;
     if (!symbols || !heap)
         return an_fail(e->err, AN_NO_MEMORY, "out of memory for a word of %zu bytes", len);
@@ -189,7 +143,7 @@ static an_status encode_word(encoder *e, const char *word, size_t len)
     e->n_heap = 0;
     for (int32_t i = 0; i + 1 < n; i++) propose(e, i);
     while (e->n_heap > 0) {
-        candidate c = heap_pop(e);
+        an_pair c = an_pair_pop(e->heap, &e->n_heap);
         symbol *left = &e->symbols[c.at];
         if (left->gone || left->next < 0) continue;
         symbol *right = &e->symbols[left->next];
@@ -203,7 +157,7 @@ static an_status encode_word(encoder *e, const char *word, size_t len)
         propose(e, c.at);
     }
     for (int32_t i = 0; i >= 0 && s == AN_OK; i = e->symbols[i].next)
-        s = push_id(e, e->symbols[i].id);
+        s = an_ids_add(&e->ids, e->symbols[i].id, e->err);
     return s;
 }
 
@@ -317,7 +271,7 @@ static an_status cut_added(encoder *e, const char *text, size_t len, bool normal
         size_t end = at + (a ? a->match_len : 1);
         if (a && (!a->single_word || stands_alone(text, len, at, end))) {
             an_status s = rest(e, text + done, at - done);
-            if (s == AN_OK) s = push_id(e, a->id);
+            if (s == AN_OK) s = an_ids_add(&e->ids, a->id, e->err);
             if (s != AN_OK) return s;
             done = end;
         }
@@ -416,18 +370,12 @@ an_status an_tokenizer_encode(const an_tokenizer *t, const char *text, size_t le
     encoder e = {.t = t, .err = err, .match = pcre2_match_data_create(1, NULL)};
     an_status s = e.match ? AN_OK : an_fail(err, AN_NO_MEMORY, "out of memory for a text");
     if (s == AN_OK) s = cut_added(&e, text, len, false, encode_raw);
-    if (s == AN_OK && !e.ids && !(e.ids = malloc(sizeof *e.ids))) /* empty text: still a free() */
-        s = an_fail(err, AN_NO_MEMORY, "out of memory for a text");
+    if (s == AN_OK) s = an_ids_give(&e.ids, ids, count, err);
     pcre2_match_data_free(e.match);
     free(e.symbols);
     free(e.heap);
-    if (s != AN_OK) {
-        free(e.ids);
-        return s;
-    }
-    *ids = e.ids;
-    *count = e.n_ids;
-    return AN_OK;
+    if (s != AN_OK) free(e.ids.id);
+    return s;
 }
 
 /* A token of the vocabulary back to bytes; </w> becomes a space. */

@@ -9,6 +9,7 @@
 #ifndef ANNEAL_TEXT_LM_VOCAB_H
 #define ANNEAL_TEXT_LM_VOCAB_H
 
+#include "bpe.h"
 #include "tokenizer.h"
 
 #include <stdatomic.h>
@@ -248,10 +249,6 @@ typedef struct lm_symbol {
     int32_t id, prev, next; /* -1 at the ends; id -1: only bytes so far */
     uint32_t at, len;       /* of the word; len 0: merged away */
 } lm_symbol;
-typedef struct lm_candidate {
-    int32_t rank, at, result;
-    uint32_t len;
-} lm_candidate;
 typedef struct lm_best {
     double score;
     uint32_t from;
@@ -264,17 +261,19 @@ typedef struct lm_encoder {
     lm_matcher matcher;
     lm_words words;
     bool parse_special;
-    int32_t *ids;
-    size_t n_ids, cap_ids;
+    an_ids ids;
     lm_symbol *symbols; /* [n_symbols of cap_symbols] */
     size_t n_symbols, cap_symbols;
-    lm_candidate *heap; /* [3 * cap_symbols] */
+    an_pair *heap; /* [3 * cap_symbols] */
     size_t n_heap;
     lm_best *best; /* [cap_best] */
     size_t cap_best;
 } lm_encoder;
 
-an_status an_lm_push(lm_encoder *e, int32_t id);
+static inline an_status an_lm_push(lm_encoder *e, int32_t id)
+{
+    return an_ids_add(&e->ids, id, e->err);
+}
 an_status an_lm_push_unknown(lm_encoder *e, const char *text, size_t len);
 an_status an_lm_bpe(lm_encoder *e, const char *word, size_t len);
 an_status an_lm_unigram(lm_encoder *e, const char *word, size_t len);

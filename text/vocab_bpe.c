@@ -5,19 +5,6 @@
 
 #include <stdlib.h>
 
-an_status an_lm_push(lm_encoder *e, int32_t id)
-{
-    if (e->n_ids == e->cap_ids) {
-        size_t cap = e->cap_ids ? e->cap_ids * 2 : 64;
-        int32_t *grown = realloc(e->ids, cap * sizeof *grown);
-        if (!grown) return an_fail(e->err, AN_NO_MEMORY, "out of memory for %zu ids", cap);
-        e->ids = grown;
-        e->cap_ids = cap;
-    }
-    e->ids[e->n_ids++] = id;
-    return AN_OK;
-}
-
 static bool has_bytes(const an_vocab *v, const char *text, size_t len)
 {
     bool all = v->fallback;
@@ -37,37 +24,7 @@ an_status an_lm_push_unknown(lm_encoder *e, const char *text, size_t len)
     return s;
 }
 
-/* ---------------------------------------------------------------- pairs that wait */
-
-static bool earlier(const lm_candidate *a, const lm_candidate *b)
-{
-    return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
-}
-
-/* Four children a node: half the levels of a binary heap, and the four lie in one cache line. */
-static void heap_push(lm_encoder *e, lm_candidate c)
-{
-    size_t i = e->n_heap++;
-    for (; i > 0 && earlier(&c, &e->heap[(i - 1) / 4]); i = (i - 1) / 4)
-        e->heap[i] = e->heap[(i - 1) / 4];
-    e->heap[i] = c;
-}
-
-static lm_candidate heap_pop(lm_encoder *e)
-{
-    lm_candidate top = e->heap[0], last = e->heap[--e->n_heap];
-    size_t i = 0, child;
-    while ((child = 4 * i + 1) < e->n_heap) {
-        size_t end = child + 4 < e->n_heap ? child + 4 : e->n_heap;
-        for (size_t k = child + 1; k < end; k++)
-            if (earlier(&e->heap[k], &e->heap[child])) child = k;
-        if (!earlier(&e->heap[child], &last)) break;
-        e->heap[i] = e->heap[child];
-        i = child;
-    }
-    e->heap[i] = last;
-    return top;
-}
+/* ---------------------------------------------------------------- merging */
 
 /* The pair at `at` and its right neighbour, if it can merge. */
 static void propose(lm_encoder *e, const char *word, int32_t at)
@@ -75,7 +32,7 @@ static void propose(lm_encoder *e, const char *word, int32_t at)
     const an_vocab *v = e->v;
     if (at < 0 || e->symbols[at].next < 0) return;
     const lm_symbol *left = &e->symbols[at], *right = &e->symbols[left->next];
-    lm_candidate c = {0, at, -1, left->len + right->len};
+    an_pair c = {0, at, -1, left->len + right->len};
     if (v->kind == LM_SPM) {
         c.result = an_lm_find_plain(v, word + left->at, c.len);
         if (c.result < 0) return;
@@ -86,7 +43,7 @@ static void propose(lm_encoder *e, const char *word, int32_t at)
         c.rank = m->rank;
         c.result = m->result;
     }
-    heap_push(e, c);
+    an_pair_push(e->heap, &e->n_heap, c);
 }
 
 /* Symbols only grow, so a pair whose length is still the sum is still the pair that was proposed.
@@ -101,7 +58,7 @@ static void merge_all(lm_encoder *e, const char *word)
     }
     for (int32_t i = 0; i + 1 < n; i++) propose(e, word, i);
     while (e->n_heap > 0) {
-        lm_candidate c = heap_pop(e);
+        an_pair c = an_pair_pop(e->heap, &e->n_heap);
         lm_symbol *left = &e->symbols[c.at];
         if (left->len == 0 || left->next < 0) continue;
         lm_symbol *right = &e->symbols[left->next];
@@ -127,7 +84,7 @@ static an_status reserve(lm_encoder *e, size_t len)
     size_t cap = len < 64 ? 64 : len + len / 2;
     lm_symbol *symbols = realloc(e->symbols, cap * sizeof *symbols);
     if (symbols) e->symbols = symbols;
-    lm_candidate *heap = realloc(e->heap, cap * 3 * sizeof *heap);
+    an_pair *heap = realloc(e->heap, cap * 3 * sizeof *heap);
     if (heap) e->heap = heap;
     if (!symbols || !heap)
         return an_fail(e->err, AN_NO_MEMORY, "out of memory for a word of %zu bytes", len);

@@ -124,8 +124,6 @@ static an_status encode_all(lm_encoder *e, const char *text, size_t len, bool ad
     if (s == AN_OK && len > 0) s = cut_added(e, &v->raw, text, len, true, encode_raw);
     for (size_t i = 0; i < v->n_after && add_special && s == AN_OK; i++)
         s = an_lm_push(e, v->after[i]);
-    if (s == AN_OK && !e->ids && !(e->ids = malloc(sizeof *e->ids))) /* no ids: still a free() */
-        s = an_fail(e->err, AN_NO_MEMORY, "out of memory for a text");
     return s;
 }
 
@@ -145,18 +143,14 @@ an_status an_vocab_encode(const an_vocab *v, const char *text, size_t len, int f
     if (s != AN_OK) return s;
     an_lm_words_init(&e.words);
     s = encode_all(&e, text, len, flags & AN_ADD_SPECIAL);
+    if (s == AN_OK) s = an_ids_give(&e.ids, ids, count, err);
     an_lm_words_free(&e.words);
     an_lm_matcher_close(&e.matcher);
     free(e.symbols);
     free(e.heap);
     free(e.best);
-    if (s != AN_OK) {
-        free(e.ids);
-        return s;
-    }
-    *ids = e.ids;
-    *count = e.n_ids;
-    return AN_OK;
+    if (s != AN_OK) free(e.ids.id);
+    return s;
 }
 
 static void free_set(lm_added_set *set)

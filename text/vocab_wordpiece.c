@@ -42,14 +42,14 @@ static an_status encode(lm_encoder *e, const char *word, size_t len)
         return id >= 0 ? an_lm_push(e, id) : an_lm_push_unknown(e, word, len);
     }
     if (count_chars(word, len) > v->max_word_chars) return an_lm_push_unknown(e, word, len);
-    size_t before = e->n_ids, used = 0;
+    size_t before = e->ids.n, used = 0;
     an_buf scratch;
     an_buf_init(&scratch, 2 * LM_MAX_TOKEN_BYTES + 1);
     an_status s = AN_OK;
     for (size_t at = 0; at < len && s == AN_OK; at += used) {
         int32_t id = longest_at(v, &scratch, word, len, at, &used);
         if (id < 0) { /* one part unknown, all of it unknown */
-            e->n_ids = before;
+            e->ids.n = before;
             s = an_lm_push_unknown(e, word, len);
             break;
         }
