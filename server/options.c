@@ -39,10 +39,13 @@ static const option table[] = {
 
     {NULL, "Device", 0, 0, 0, 0, 0, NULL, NULL},
     {"--device", "NAME", KIND_STRING, STR(device), 0, 0, "auto",
-     "auto, cpu, or ref (plain C, slow: the oracle of the tests)"},
+     "auto (a GPU if there is one, else cpu), cpu, cuda, cuda:1 and so on; simt (the GPU's kernels "
+     "on "
+     "the CPU) and ref (plain C) are slow, for tests"},
     {"--dtype", "NAME", KIND_STRING, STR(dtype), 0, 0, "auto",
      "auto, bf16 or f32; auto is bf16 where the machine multiplies it natively"},
-    {"--threads", "N", KIND_INT, NUM(threads), 0, 1024, "0", "compute threads; 0 = one per core"},
+    {"--threads", "N", KIND_INT, NUM(threads), 0, 1024, "0",
+     "threads of the CPU that compute; 0 = one per core"},
     {"--isa", "NAME", KIND_STRING, STR(isa), 0, 0, "auto",
      "cap on CPU instructions: auto, generic, avx2, avx512, amx"},
     {"--gemm", "NAME", KIND_STRING, STR(gemm), 0, 0, "auto",
