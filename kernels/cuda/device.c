@@ -66,14 +66,15 @@ static an_status no_gpu(cudaError_t e, an_error *err)
     if (e == cudaErrorNoDevice || e == cudaSuccess)
         return an_fail_param(err, AN_DEVICE, "device", "device %s: this machine has no NVIDIA GPU",
                              kind);
-    GPU(checked)(e, "looking for GPUs", err);
+    GPU(checked)((int)e, "looking for GPUs", err);
     return AN_DEVICE;
 }
 
 static an_status describe(an_device *d, gpu_device *g, an_error *err)
 {
     struct cudaDeviceProp p;
-    an_status s = GPU(checked)(cudaGetDeviceProperties(&p, g->index), "asking its properties", err);
+    an_status s =
+        GPU(checked)((int)cudaGetDeviceProperties(&p, g->index), "asking its properties", err);
     if (s) return s;
     g->capability = 10 * p.major + p.minor;
     g->multiprocessors = p.multiProcessorCount;
@@ -99,11 +100,11 @@ static an_status describe(an_device *d, gpu_device *g, an_error *err)
 /* What uploads outside of lanes go through. */
 static an_status open_copies(gpu_device *g, an_error *err)
 {
-    int e = cudaStreamCreateWithFlags(&g->copies, cudaStreamNonBlocking);
+    cudaError_t e = cudaStreamCreateWithFlags(&g->copies, cudaStreamNonBlocking);
     if (!e) e = cudaMallocHost((void **)&g->pinned, 2 * (size_t)GPU_COPY_HALF);
     for (int i = 0; i < 2 && !e; i++)
         e = cudaEventCreateWithFlags((cudaEvent_t *)&g->copied[i], cudaEventDisableTiming);
-    return GPU(checked)(e, "stream and pinned memory for uploads", err);
+    return GPU(checked)((int)e, "stream and pinned memory for uploads", err);
 }
 
 an_status GPU(open)(an_device *d, const char *which, an_error *err)
@@ -150,7 +151,7 @@ an_status GPU(enter)(an_device *d, an_error *err)
     static _Thread_local int current = -1;
     const int index = GPU(device_of)(d)->index;
     if (current == index) return AN_OK;
-    an_status s = GPU(checked)(cudaSetDevice(index), "choosing the GPU", err);
+    an_status s = GPU(checked)((int)cudaSetDevice(index), "choosing the GPU", err);
     if (!s) current = index;
     return s;
 }

@@ -28,14 +28,14 @@ an_status GPU(lane_open)(an_lane *l, an_error *err)
         return s;
     }
     l->gpu = g;
-    int e = cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking);
+    cudaError_t e = cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking);
     if (!e) e = cudaMallocHost((void **)&g->ring, 2 * (size_t)GPU_RING_HALF);
     for (int i = 0; i < 2 && !e; i++)
         e = cudaEventCreateWithFlags((cudaEvent_t *)&g->passed[i], cudaEventDisableTiming);
     if (!e) e = cudaMalloc((void **)&g->flags, sizeof *g->flags);
     if (!e) e = cudaMallocHost((void **)&g->seen, sizeof *g->seen);
     if (!e) e = cudaMemsetAsync(g->flags, 0, sizeof *g->flags, g->stream);
-    s = GPU(checked)(e, "opening a lane", err);
+    s = GPU(checked)((int)e, "opening a lane", err);
     if (s) GPU(lane_close)(l);
     return s;
 }
@@ -59,9 +59,9 @@ void GPU(lane_close)(an_lane *l)
 /* ---------------------------------------------------------------- host to device */
 
 /* `bytes` (at most a half) of the ring, free to be written. */
-static int ring_take(gpu_lane *g, size_t bytes, char **out)
+static cudaError_t ring_take(gpu_lane *g, size_t bytes, char **out)
 {
-    int e = 0;
+    cudaError_t e = cudaSuccess;
     if (g->ring_at + bytes > GPU_RING_HALF) {
         const size_t next = !g->ring_half;
         e = cudaEventRecord((cudaEvent_t)g->passed[g->ring_half], g->stream);
@@ -81,7 +81,7 @@ an_status GPU(upload)(an_lane *l, void *device_dst, const void *host_src, size_t
     gpu_lane *g = l->gpu;
     an_status s = GPU(enter)(l->device, &l->error);
     if (s) return s;
-    int e = 0;
+    cudaError_t e = cudaSuccess;
     for (size_t at = 0; at < bytes && !e; at += GPU_RING_HALF) {
         const size_t n = bytes - at < GPU_RING_HALF ? bytes - at : GPU_RING_HALF;
         char *via;
@@ -90,7 +90,7 @@ an_status GPU(upload)(an_lane *l, void *device_dst, const void *host_src, size_t
         memcpy(via, (const char *)host_src + at, n);
         e = cudaMemcpyAsync((char *)device_dst + at, via, n, cudaMemcpyHostToDevice, g->stream);
     }
-    return GPU(check)(l, e, "copying to the device");
+    return GPU(check)(l, (int)e, "copying to the device");
 }
 
 const void *GPU(stage)(an_lane *l, const void *host, size_t bytes)
@@ -107,9 +107,9 @@ an_status GPU(download)(an_lane *l, void *host_dst, const void *device_src, size
     gpu_lane *g = l->gpu;
     an_status s = GPU(enter)(l->device, &l->error);
     if (s) return s;
-    int e = cudaMemcpyAsync(host_dst, device_src, bytes, cudaMemcpyDeviceToHost, g->stream);
+    cudaError_t e = cudaMemcpyAsync(host_dst, device_src, bytes, cudaMemcpyDeviceToHost, g->stream);
     if (!e) e = cudaStreamSynchronize(g->stream);
-    return GPU(check)(l, e, "copying from the device");
+    return GPU(check)(l, (int)e, "copying from the device");
 }
 
 static void latch_flags(an_lane *l, gpu_lane *g)
@@ -127,15 +127,15 @@ an_status GPU(sync)(an_lane *l, bool always)
     if (!always && !g->flagged) return AN_OK;
     an_status s = GPU(enter)(l->device, &l->error);
     if (s) return s;
-    int e = 0;
+    cudaError_t e = cudaSuccess;
     if (g->flagged) {
         e = cudaMemcpyAsync(g->seen, g->flags, sizeof *g->seen, cudaMemcpyDeviceToHost, g->stream);
         if (!e) e = cudaMemsetAsync(g->flags, 0, sizeof *g->flags, g->stream);
     }
-    const int waited = cudaStreamSynchronize(g->stream);
+    const cudaError_t waited = cudaStreamSynchronize(g->stream);
     if (!e) e = waited;
     if (!e && g->flagged) latch_flags(l, g);
     g->flagged = false;
     g->n_nans = 0;
-    return GPU(check)(l, e, "waiting for the device");
+    return GPU(check)(l, (int)e, "waiting for the device");
 }

@@ -76,9 +76,9 @@ an_status GPU(alloc)(an_device *d, size_t bytes, void **out, an_error *err)
     an_status s = GPU(enter)(d, err);
     if (s) return s;
     if (bytes > g->total_bytes) return no_memory(d, bytes, err);
-    const int e = cudaMalloc(out, bytes ? bytes : 1);
+    const cudaError_t e = cudaMalloc(out, bytes ? bytes : 1);
     if (e == cudaErrorMemoryAllocation) return no_memory(d, bytes, err);
-    s = GPU(checked)(e, "allocating memory", err);
+    s = GPU(checked)((int)e, "allocating memory", err);
     if (s || remember(g, *out, bytes)) return s;
     cudaFree(*out);
     *out = NULL;
@@ -97,9 +97,9 @@ size_t GPU(free)(an_device *d, void *p)
 /* ---------------------------------------------------------------- copies outside of lanes */
 
 /* One half of the pinned memory is filled while the other is read. */
-static int write_halves(gpu_device *g, char *to, const char *from, size_t bytes)
+static cudaError_t write_halves(gpu_device *g, char *to, const char *from, size_t bytes)
 {
-    int e = 0;
+    cudaError_t e = cudaSuccess;
     for (size_t at = 0, i = 0; at < bytes && !e; at += GPU_COPY_HALF, i++) {
         const size_t n = bytes - at < GPU_COPY_HALF ? bytes - at : GPU_COPY_HALF;
         char *half = g->pinned + i % 2 * GPU_COPY_HALF;
@@ -110,7 +110,7 @@ static int write_halves(gpu_device *g, char *to, const char *from, size_t bytes)
         e = cudaMemcpyAsync(to + at, half, n, cudaMemcpyHostToDevice, g->copies);
         if (!e) e = cudaEventRecord(read, g->copies);
     }
-    const int waited = cudaStreamSynchronize(g->copies);
+    const cudaError_t waited = cudaStreamSynchronize(g->copies);
     return e ? e : waited;
 }
 
@@ -121,9 +121,9 @@ an_status GPU(write)(an_device *d, void *device_dst, const void *host_src, size_
     an_status s = GPU(enter)(d, err);
     if (s || bytes == 0) return s;
     pthread_mutex_lock(&g->lock);
-    const int e = write_halves(g, device_dst, host_src, bytes);
+    const cudaError_t e = write_halves(g, device_dst, host_src, bytes);
     pthread_mutex_unlock(&g->lock);
-    return GPU(checked)(e, "copying to the device", err);
+    return GPU(checked)((int)e, "copying to the device", err);
 }
 
 an_status GPU(copy_of)(an_device *d, const void *host, size_t bytes, void **out, an_error *err)

@@ -39,8 +39,8 @@ an_status GPU(copy_op)(an_lane *l, const an_tensor *x, const an_tensor *y)
     if (x->dtype != y->dtype) return map(l, GPU_ACT_NONE, 0, x, y, "copy");
     if (GPU(idle)(l) || x->data == y->data) return l->error.status;
     return GPU(check)(l,
-                      cudaMemcpyAsync(y->data, x->data, an_tensor_bytes(x),
-                                      cudaMemcpyDeviceToDevice, GPU(stream)(l)),
+                      (int)cudaMemcpyAsync(y->data, x->data, an_tensor_bytes(x),
+                                           cudaMemcpyDeviceToDevice, GPU(stream)(l)),
                       "copy");
 }
 
