@@ -52,9 +52,12 @@ endif()
 
 # The GPU's kernels and their host side, kernels/cuda, on the CPU: device "simt". (The same files
 # become the device "cuda" through nvcc.)
-file(GLOB AN_GPU_SRCS CONFIGURE_DEPENDS kernels/cuda/*.c)
-file(GLOB AN_GPU_KERNELS CONFIGURE_DEPENDS kernels/cuda/*.cu)
-file(GLOB AN_SIMT_SRCS CONFIGURE_DEPENDS kernels/simt/*.cc)
+file(GLOB AN_GPU_SRCS RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS
+     kernels/cuda/*.c)
+file(GLOB AN_GPU_KERNELS RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS
+     kernels/cuda/*.cu)
+file(GLOB AN_SIMT_SRCS RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS
+     kernels/simt/*.cc)
 set_source_files_properties(${AN_GPU_KERNELS} PROPERTIES LANGUAGE CXX)
 add_library(an_gpu_simt OBJECT ${AN_GPU_SRCS} ${AN_GPU_KERNELS} ${AN_SIMT_SRCS})
 target_compile_definitions(an_gpu_simt PRIVATE AN_GPU_PREFIX=an_simt_ _GNU_SOURCE)
