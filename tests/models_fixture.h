@@ -3,29 +3,16 @@
 #ifndef ANNEAL_TESTS_MODELS_FIXTURE_H
 #define ANNEAL_TESTS_MODELS_FIXTURE_H
 
-#include "anneal/model.h"
 #include "models/family.h"
-#include "test.h"
+#include "models_open.h"
 
 typedef struct fixture {
-    an_device *device;
-    an_checkpoint *checkpoint;
-    an_model *model;
-    an_lane *lane;
-    an_weights *golden; /* stages.safetensors, NULL for the demo */
-    an_error err;
-    char name[128];
+    FIXTURE;
     void *memory[4096]; /* of rows; host and device are one on the machines that test */
     int n_memory;
 } fixture;
 
-static inline bool fixture_ok(fixture *f, an_status s, const char *what)
-{
-    CHECK_MSG(s == AN_OK, "%s: %s: %s", f->name, what, f->err.message);
-    return s == AN_OK;
-}
-
-/* name: "sd1", ... or "emoji" for the demo model; gemm: see an_device_options. */
+/* name: "sd1", ... or "emoji" for the demo model, which has no goldens. */
 static inline bool fixture_open(fixture *f, const char *name, const char *device, an_dtype dtype,
                                 size_t arena)
 {
@@ -35,37 +22,16 @@ static inline bool fixture_open(fixture *f, const char *name, const char *device
     bool demo = strcmp(name, "emoji") == 0;
     snprintf(path, sizeof path, demo ? "%s/emoji" : "%s/%s/model", demo ? AN_DEMO : AN_GOLDEN,
              name);
-    an_device_options o = {.device = device, .threads = 2};
-    if (!fixture_ok(f, an_device_open(&o, &f->device, &f->err), "device")) return false;
-    if (!fixture_ok(f, an_checkpoint_open(path, &f->checkpoint, &f->err), "open")) return false;
-    if (!fixture_ok(f,
-                    an_model_load(f->device, f->checkpoint, dtype, NULL, NULL, &f->model, &f->err),
-                    "load"))
-        return false;
-    if (!fixture_ok(f, an_lane_open(f->device, arena, &f->lane, &f->err), "lane")) return false;
+    if (!opened_model(&f->open, path, device, dtype, arena)) return false;
     if (demo) return true;
     snprintf(path, sizeof path, "%s/%s/stages.safetensors", AN_GOLDEN, name);
-    return fixture_ok(f, an_weights_open(path, &f->golden, &f->err), "golden");
+    return opened_golden(&f->open, path);
 }
 
 static inline void fixture_close(fixture *f)
 {
     for (int i = 0; i < f->n_memory; i++) an_device_free(f->device, f->memory[i]);
-    an_lane_close(f->lane);
-    an_model_free(f->model);
-    an_checkpoint_close(f->checkpoint);
-    an_weights_close(f->golden);
-    size_t left = f->device ? an_device_bytes_live(f->device) : 0;
-    CHECK_MSG(left == 0, "%s: %zu bytes of the device are still in use", f->name, left);
-    an_device_close(f->device);
-}
-
-/* A golden tensor; false (and a failed check) if it is missing. */
-static inline bool golden(fixture *f, const char *name, an_tensor *out)
-{
-    bool there = an_weights_find(f->golden, name, out);
-    CHECK_MSG(there, "%s: no %s", f->name, name);
-    return there;
+    opened_close(&f->open);
 }
 
 /* Row r of NCHW src as HWC. */

@@ -3,22 +3,15 @@
 #ifndef ANNEAL_TESTS_MODELS_LM_FIXTURE_H
 #define ANNEAL_TESTS_MODELS_LM_FIXTURE_H
 
-#include "anneal/model.h"
 #include "models/lm.h"
-#include "test.h"
+#include "models_open.h"
 
 enum { LM_BLOCKS = 97, LM_CONTEXT = 512 }; /* blocks: a prime, so that steps reach them all */
 
 typedef struct lm {
-    an_device *device;
-    an_checkpoint *checkpoint;
-    an_model *model;
-    an_lane *lane;
+    FIXTURE;
     an_kv *kv;
-    an_weights *golden;
     int vocab;
-    an_error err;
-    char name[128];
     int next_block; /* handed out so far */
     void *logits[64];
     int n_logits;
@@ -30,12 +23,6 @@ typedef struct sequence {
     int n, pos; /* pos: how many have been fed */
     int32_t blocks[LM_CONTEXT / AN_KV_BLOCK];
 } sequence;
-
-static inline bool lm_ok(lm *f, an_status s, const char *what)
-{
-    CHECK_MSG(s == AN_OK, "%s: %s: %s", f->name, what, f->err.message);
-    return s == AN_OK;
-}
 
 /* Every byte of the keys and values. */
 static inline void lm_fill(lm *f, int byte)
@@ -50,13 +37,8 @@ static inline void lm_fill(lm *f, int byte)
 static inline bool lm_open_path(lm *f, const char *path, const char *device, an_dtype dtype,
                                 int64_t blocks, size_t arena)
 {
-    an_device_options o = {.device = device, .threads = 2};
-    if (!lm_ok(f, an_device_open(&o, &f->device, &f->err), "device") ||
-        !lm_ok(f, an_checkpoint_open(path, &f->checkpoint, &f->err), "open") ||
-        !lm_ok(f, an_model_load(f->device, f->checkpoint, dtype, NULL, NULL, &f->model, &f->err),
-               "load") ||
-        !lm_ok(f, an_lane_open(f->device, arena, &f->lane, &f->err), "lane") ||
-        !lm_ok(f, an_kv_open(f->model, blocks, &f->kv, &f->err), "kv"))
+    if (!opened_model(&f->open, path, device, dtype, arena) ||
+        !opened_ok(&f->open, an_kv_open(f->model, blocks, &f->kv, &f->err), "kv"))
         return false;
     /* what a block held before must not matter */
     lm_fill(f, 0xff);
@@ -72,27 +54,14 @@ static inline bool lm_open(lm *f, const char *name, const char *device, an_dtype
     snprintf(path, sizeof path, "%s/llm/%s/model", AN_GOLDEN, name);
     if (!lm_open_path(f, path, device, dtype, LM_BLOCKS, 16 << 20)) return false;
     snprintf(path, sizeof path, "%s/llm/%s/expected.safetensors", AN_GOLDEN, name);
-    return lm_ok(f, an_weights_open(path, &f->golden, &f->err), "golden");
+    return opened_golden(&f->open, path);
 }
 
 static inline void lm_close(lm *f)
 {
     for (int i = 0; i < f->n_logits; i++) an_device_free(f->device, f->logits[i]);
     an_kv_close(f->kv);
-    an_lane_close(f->lane);
-    an_model_free(f->model);
-    an_checkpoint_close(f->checkpoint);
-    an_weights_close(f->golden);
-    size_t left = f->device ? an_device_bytes_live(f->device) : 0;
-    CHECK_MSG(left == 0, "%s: %zu bytes of the device are still in use", f->name, left);
-    an_device_close(f->device);
-}
-
-static inline bool lm_golden(lm *f, const char *name, an_tensor *out)
-{
-    bool there = an_weights_find(f->golden, name, out);
-    CHECK_MSG(there, "%s: no %s", f->name, name);
-    return there;
+    opened_close(&f->open);
 }
 
 /* Blocks 31 apart, so that neighbours in a text are none in the pool; they are used again in turn,
@@ -127,7 +96,7 @@ static inline an_lm_row sequence_row(lm *f, sequence *s, int n, int want)
 static inline void lm_tick(lm *f, const an_lm_row *rows, int n)
 {
     an_lane_reset(f->lane);
-    lm_ok(f, an_lm_forward(f->model, f->lane, f->kv, rows, n, &f->err), "forward");
+    opened_ok(&f->open, an_lm_forward(f->model, f->lane, f->kv, rows, n, &f->err), "forward");
 }
 
 /* A row's logits to the host. */

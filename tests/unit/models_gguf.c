@@ -345,8 +345,8 @@ static void check(const model *m, an_dtype matrices, double bound)
     snprintf(f.name, sizeof f.name, "%s in %s", m->name, an_dtype_name(matrices));
     snprintf(golden, sizeof golden, "%s/llm/%s/expected.safetensors", AN_GOLDEN, m->name);
     if (convert(m, matrices, path) && lm_open_path(&f, path, "cpu", AN_F32, LM_BLOCKS, 16 << 20) &&
-        lm_ok(&f, an_weights_open(golden, &f.golden, &f.err), "golden") &&
-        lm_golden(&f, "input_ids", &ids) && lm_golden(&f, "logits", &want)) {
+        opened_ok(&f.open, an_weights_open(golden, &f.golden, &f.err), "golden") &&
+        opened_tensor(&f.open, "input_ids", &ids) && opened_tensor(&f.open, "logits", &want)) {
         int n = (int)ids.dim[1], vocab = (int)want.dim[2];
         float *logits = malloc((size_t)n * (size_t)vocab * sizeof *logits);
         sequence s = sequence_of(&f, ids.data, n);

@@ -49,7 +49,7 @@ static void report_rows(fixture *f, const char *what, an_tensor y, const an_tens
 {
     float *got = get(f, y);
     const int64_t row = want->dim[1] * want->dim[2] * want->dim[3];
-    if (fixture_ok(f, an_lane_status(f->lane, &f->err), what))
+    if (opened_ok(&f->open, an_lane_status(f->lane, &f->err), what))
         for (int64_t r = 0; r < want->dim[0]; r++)
             report(f, what, relative_error_hwc(got + r * row, want, r), bound);
     free(got);
@@ -61,7 +61,8 @@ static void check_encoder(fixture *f, const an_clip *c, int layer, bool normed, 
                           const char *pooled_name, double bound)
 {
     an_tensor ids, want, want_pooled;
-    if (!golden(f, "input_ids", &ids) || !golden(f, name, &want)) return;
+    if (!opened_tensor(&f->open, "input_ids", &ids) || !opened_tensor(&f->open, name, &want))
+        return;
     int64_t n = ids.dim[0], t = ids.dim[1], eos[MAX_N];
     int layers[MAX_N] = {layer, layer, layer};
     an_lane_reset(f->lane);
@@ -76,11 +77,11 @@ static void check_encoder(fixture *f, const an_clip *c, int layer, bool normed, 
         a.pooled = an_lane_tensor(f->lane, AN_F32, n, c->config.projection);
     }
     an_clip_forward(c, f->lane, &a);
-    if (!fixture_ok(f, an_lane_status(f->lane, &f->err), name)) return;
+    if (!opened_ok(&f->open, an_lane_status(f->lane, &f->err), name)) return;
     float *got = get(f, a.hidden);
     report(f, name, relative_error(got, want.data, an_tensor_count(&want)), bound);
     free(got);
-    if (!pooled_name || !golden(f, pooled_name, &want_pooled)) return;
+    if (!pooled_name || !opened_tensor(&f->open, pooled_name, &want_pooled)) return;
     got = get(f, a.pooled);
     report(f, pooled_name, relative_error(got, want_pooled.data, an_tensor_count(&want_pooled)),
            bound);
@@ -104,12 +105,12 @@ static an_tensor golden_context(fixture *f, int64_t from, int64_t n, int64_t *t)
 {
     an_tensor a, b, none = {0};
     bool xl = parts(f)->config.texts > 1;
-    if (!golden(f, xl ? "text_penultimate" : "text_last_hidden", &a)) return none;
+    if (!opened_tensor(&f->open, xl ? "text_penultimate" : "text_last_hidden", &a)) return none;
     *t = a.dim[1];
     int64_t rows = n * *t, wa = a.dim[2];
     const int64_t dim_a[] = {rows, wa};
     an_tensor ya = put(f, f->model->dtype, (float *)a.data + from * *t * wa, 2, dim_a);
-    if (!xl || !golden(f, "text2_penultimate", &b)) return ya;
+    if (!xl || !opened_tensor(&f->open, "text2_penultimate", &b)) return ya;
     const int64_t dim_b[] = {rows, b.dim[2]};
     an_tensor yb = put(f, f->model->dtype, (float *)b.data + from * *t * b.dim[2], 2, dim_b);
     an_tensor y = an_lane_tensor(f->lane, f->model->dtype, rows, wa + b.dim[2]);
@@ -121,7 +122,8 @@ static void check_unet(fixture *f, const char *in_name, const char *out_name, in
                        double bound)
 {
     an_tensor in, want, t_ids, extra;
-    if (!golden(f, in_name, &in) || !golden(f, out_name, &want) || !golden(f, "unet_t", &t_ids))
+    if (!opened_tensor(&f->open, in_name, &in) || !opened_tensor(&f->open, out_name, &want) ||
+        !opened_tensor(&f->open, "unet_t", &t_ids))
         return;
     int64_t n = in.dim[0], c = in.dim[1], h = in.dim[2], w = in.dim[3], tokens = 0;
     int64_t start[MAX_N], len[MAX_N];
@@ -138,11 +140,12 @@ static void check_unet(fixture *f, const char *in_name, const char *out_name, in
         len[r] = tokens;
     }
     const an_unet_config *cfg = &parts(f)->config.unet;
-    if (cfg->time_id_dim && golden(f, "time_ids", &extra)) {
+    if (cfg->time_id_dim && opened_tensor(&f->open, "time_ids", &extra)) {
         a.time_ids = extra.data;
-        if (golden(f, "text2_pooled", &extra)) a.pooled = put(f, AN_F32, extra.data, 2, extra.dim);
+        if (opened_tensor(&f->open, "text2_pooled", &extra))
+            a.pooled = put(f, AN_F32, extra.data, 2, extra.dim);
     }
-    if (cfg->guidance_dim && golden(f, "w_embedding", &extra))
+    if (cfg->guidance_dim && opened_tensor(&f->open, "w_embedding", &extra))
         a.guidance = put(f, AN_F32, extra.data, 2, extra.dim);
     a.y = an_lane_tensor(f->lane, AN_F32, n, h, w, c);
     an_unet_forward(&parts(f)->unet, f->lane, &a);
@@ -155,7 +158,8 @@ static void check_unet(fixture *f, const char *in_name, const char *out_name, in
 static void check_decode(fixture *f, double bound)
 {
     an_tensor in, want;
-    if (!golden(f, "latent", &in) || !golden(f, "vae_decoded", &want)) return;
+    if (!opened_tensor(&f->open, "latent", &in) || !opened_tensor(&f->open, "vae_decoded", &want))
+        return;
     int64_t n = in.dim[0], c = in.dim[1], h = in.dim[2], w = in.dim[3];
     int64_t count = h * w * c;
     float *x = malloc((size_t)(n * count) * sizeof *x);
@@ -176,8 +180,8 @@ static void check_decode(fixture *f, double bound)
 static void check_encode(fixture *f, double bound)
 {
     an_tensor in, mean, logvar;
-    if (!golden(f, "image", &in) || !golden(f, "vae_mean", &mean) ||
-        !golden(f, "vae_logvar", &logvar))
+    if (!opened_tensor(&f->open, "image", &in) || !opened_tensor(&f->open, "vae_mean", &mean) ||
+        !opened_tensor(&f->open, "vae_logvar", &logvar))
         return;
     int64_t n = in.dim[0], h = in.dim[2], w = in.dim[3], count = h * w * 3;
     float *x = malloc((size_t)(n * count) * sizeof *x);

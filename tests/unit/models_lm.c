@@ -55,9 +55,9 @@ static void check_golden(const char *name, const char *device, an_dtype dtype, d
 {
     lm f;
     an_tensor ids, want, greedy, margin;
-    if (lm_open(&f, name, device, dtype) && lm_golden(&f, "input_ids", &ids) &&
-        lm_golden(&f, "logits", &want) && lm_golden(&f, "greedy_ids", &greedy) &&
-        lm_golden(&f, "greedy_margin", &margin)) {
+    if (lm_open(&f, name, device, dtype) && opened_tensor(&f.open, "input_ids", &ids) &&
+        opened_tensor(&f.open, "logits", &want) && opened_tensor(&f.open, "greedy_ids", &greedy) &&
+        opened_tensor(&f.open, "greedy_margin", &margin)) {
         int n = (int)ids.dim[1], vocab = (int)want.dim[2];
         float *logits = malloc((size_t)n * (size_t)vocab * sizeof *logits);
         sequence s = sequence_of(&f, ids.data, n);
@@ -170,7 +170,8 @@ static void check_cost(const char *name, an_dtype dtype, int rows, int tokens, i
     sequence s[ROWS];
     int32_t ids[LENGTH] = {0};
     if (lm_open(&f, name, test_device(), dtype) &&
-        lm_ok(&f, an_lm_cost(f.model, rows, tokens, want, context, &cost, &f.err), "cost")) {
+        opened_ok(&f.open, an_lm_cost(f.model, rows, tokens, want, context, &cost, &f.err),
+                  "cost")) {
         for (int r = 0, left = want; r < rows; r++) {
             int n = tokens / rows + (r < tokens % rows), w = left < n ? left : n;
             s[r] = sequence_of(&f, ids, n);
@@ -182,7 +183,7 @@ static void check_cost(const char *name, an_dtype dtype, int rows, int tokens, i
         lm_fill(&f, 0);
         an_lane *l;
         CHECK(an_lane_open(f.device, cost.scratch_bytes, &l, &f.err) == AN_OK);
-        lm_ok(&f, an_lm_forward(f.model, l, f.kv, row, rows, &f.err), "forward");
+        opened_ok(&f.open, an_lm_forward(f.model, l, f.kv, row, rows, &f.err), "forward");
         CHECK_MSG(an_lane_peak(l) == cost.scratch_bytes, "%s: %d tokens: peak %zu, counted %zu",
                   f.name, tokens, an_lane_peak(l), cost.scratch_bytes);
         CHECK(cost.flops > 0 && an_lane_flops(l) == cost.flops);

@@ -275,7 +275,7 @@ static an_status load(const copy *c, use_fn *use, an_error *err)
     s = an_checkpoint_open(c->path, &f.checkpoint, err);
     if (!s) s = an_model_load(f.device, f.checkpoint, AN_F32, NULL, NULL, &f.model, err);
     CHECK((s == AN_OK) == (f.model != NULL));
-    if (!s && use && fixture_ok(&f, an_lane_open(f.device, 64 << 20, &f.lane, &f.err), "lane"))
+    if (!s && use && opened_ok(&f.open, an_lane_open(f.device, 64 << 20, &f.lane, &f.err), "lane"))
         use(&f);
     fixture_close(&f);
     return s;
@@ -422,7 +422,7 @@ static void predict(fixture *f)
 {
     an_row r = row_of(f, AN_STAGE_DENOISE, 3, 8, 8, 32);
     an_status s = an_model_step(f->model, f->lane, AN_STAGE_DENOISE, &r, 1, &f->err);
-    if (!fixture_ok(f, s, "denoise")) return;
+    if (!opened_ok(&f->open, s, "denoise")) return;
     memcpy(prediction, r.out[0].t.data, sizeof prediction);
     if (((an_latent_diffusion *)f->model->impl)->config.unet.downsample_padding) return;
     r = row_of(f, AN_STAGE_DENOISE, 3, 4, 8, 32);
@@ -466,7 +466,7 @@ static void decode_with_stats(fixture *f)
     const float *x = r.in[0].t.data;
     for (int i = 0; i < 64; i++) unscaled[i] = x[i] * std[i % 4] / 0.18215f + mean[i % 4] + 0.25f;
     an_status s = an_model_step(f->model, f->lane, AN_STAGE_DECODE, &r, 1, &f->err);
-    if (fixture_ok(f, s, "decode")) memcpy(pictures[0], r.out[0].t.data, sizeof pictures[0]);
+    if (opened_ok(&f->open, s, "decode")) memcpy(pictures[0], r.out[0].t.data, sizeof pictures[0]);
 }
 
 static void decode_by_hand(fixture *f)
@@ -475,7 +475,7 @@ static void decode_by_hand(fixture *f)
     float *x = r.in[0].t.data;
     for (int i = 0; i < 64; i++) x[i] = unscaled[i] * 0.18215f;
     an_status s = an_model_step(f->model, f->lane, AN_STAGE_DECODE, &r, 1, &f->err);
-    if (fixture_ok(f, s, "decode")) memcpy(pictures[1], r.out[0].t.data, sizeof pictures[1]);
+    if (opened_ok(&f->open, s, "decode")) memcpy(pictures[1], r.out[0].t.data, sizeof pictures[1]);
 }
 
 TEST(latents_with_statistics_and_shift)

@@ -10,7 +10,7 @@ enum { N_NAMES = 5, N_ROWS = 5 };
 static bool step(fixture *f, an_stage stage, an_row *rows, int n)
 {
     an_status s = an_model_step(f->model, f->lane, stage, rows, n, &f->err);
-    return fixture_ok(f, s, an_stage_name(stage));
+    return opened_ok(&f->open, s, an_stage_name(stage));
 }
 
 /* ---------------------------------------------------------------- batch invariance */
@@ -65,7 +65,7 @@ static void check_cost(fixture *f, an_stage stage, int n, int64_t h, int64_t w, 
     an_row rows[8];
     an_cost cost;
     an_status s = an_model_cost(f->model, stage, n, h, w, tokens, &cost, &f->err);
-    if (!fixture_ok(f, s, "cost")) return;
+    if (!opened_ok(&f->open, s, "cost")) return;
     CHECK_MSG(cost.flops > 0 && cost.scratch_bytes > 0, "%s: a tick for nothing", f->name);
     for (int i = 0; i < n; i++) rows[i] = row_of(f, stage, (uint32_t)i, h, w, tokens);
     an_lane_reset(f->lane);
@@ -78,12 +78,13 @@ static void check_cost(fixture *f, an_stage stage, int n, int64_t h, int64_t w, 
 
     /* an arena of just that size is enough, one byte less is an error and not a crash */
     an_lane *tight;
-    if (!fixture_ok(f, an_lane_open(f->device, cost.scratch_bytes, &tight, &f->err), "lane"))
+    if (!opened_ok(&f->open, an_lane_open(f->device, cost.scratch_bytes, &tight, &f->err), "lane"))
         return;
     s = an_model_step(f->model, tight, stage, rows, n, &f->err);
-    fixture_ok(f, s, "a step in the arena that the price asks for");
+    opened_ok(&f->open, s, "a step in the arena that the price asks for");
     an_lane_close(tight);
-    if (!fixture_ok(f, an_lane_open(f->device, cost.scratch_bytes - 64, &tight, &f->err), "lane"))
+    if (!opened_ok(&f->open, an_lane_open(f->device, cost.scratch_bytes - 64, &tight, &f->err),
+                   "lane"))
         return;
     CHECK(an_model_step(f->model, tight, stage, rows, n, &f->err) == AN_NO_MEMORY);
     CHECK(an_lane_status(tight, NULL) == AN_OK);
@@ -170,8 +171,9 @@ TEST(clip_skip_takes_an_earlier_layer)
     if (fixture_open(&f, "sd1", "cpu", AN_F32, (size_t)64 << 20)) {
         an_tensor ids, last, before;
         an_row rows[3];
-        if (!golden(&f, "input_ids", &ids) || !golden(&f, "text_last_hidden", &last) ||
-            !golden(&f, "text_penultimate", &before))
+        if (!opened_tensor(&f.open, "input_ids", &ids) ||
+            !opened_tensor(&f.open, "text_last_hidden", &last) ||
+            !opened_tensor(&f.open, "text_penultimate", &before))
             return;
         for (int r = 0; r < 3; r++) {
             rows[r] = row_of(&f, AN_STAGE_TEXT, (uint32_t)r, 0, 0, 1);
@@ -205,8 +207,10 @@ TEST(two_encoders_share_a_context)
     fixture f;
     an_tensor ids, a, b, pooled;
     if (fixture_open(&f, "sdxl", "cpu", AN_F32, (size_t)64 << 20) &&
-        golden(&f, "input_ids", &ids) && golden(&f, "text_penultimate", &a) &&
-        golden(&f, "text2_penultimate", &b) && golden(&f, "text2_pooled", &pooled)) {
+        opened_tensor(&f.open, "input_ids", &ids) &&
+        opened_tensor(&f.open, "text_penultimate", &a) &&
+        opened_tensor(&f.open, "text2_penultimate", &b) &&
+        opened_tensor(&f.open, "text2_pooled", &pooled)) {
         an_row rows[3];
         for (int r = 0; r < 3; r++) {
             rows[r] = row_of(&f, AN_STAGE_TEXT, (uint32_t)r, 0, 0, 1);
@@ -256,7 +260,7 @@ TEST(guidance_is_embedded)
             a.context = *an_row_in(&r, "context");
             a.guidance = an_tensor_2d(w, AN_F32, 1, 32);
             an_unet_forward(&d->unet, f.lane, &a);
-            fixture_ok(&f, an_lane_status(f.lane, &f.err), "unet");
+            opened_ok(&f.open, an_lane_status(f.lane, &f.err), "unet");
             CHECK(relative_error(out_data(&r, "prediction"), a.y.data, 4 * 6 * 4) < 1e-4);
         }
     }
