@@ -34,7 +34,7 @@ foreach(src ${AN_KERNEL_SRCS})
       "${AN_WIDE};-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mprefer-vector-width=512")
   elseif(src MATCHES "_amx\\.c$")
     set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
-      "${AN_WIDE};-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mamx-tile;-mamx-bf16;-mprefer-vector-width=512")
+      "${AN_WIDE};-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mavx512vnni;-mamx-tile;-mamx-bf16;-mamx-int8;-mprefer-vector-width=512")
   endif()
 endforeach()
 if(ANNEAL_ONEDNN AND EXISTS ${CMAKE_SOURCE_DIR}/kernels/cpu/onednn.c)

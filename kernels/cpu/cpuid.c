@@ -48,8 +48,18 @@ bool an_cpu_vnni(void)
     return an_cpu_detect() >= AN_ISA_AVX512 && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
            all(c, 1u << 11);
 }
+bool an_cpu_amx_int8(void)
+{
+    uint32_t a, b, c, d;
+    return an_cpu_detect() >= AN_ISA_AMX && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           all(d, 1u << 25);
+}
 #else
 bool an_cpu_vnni(void)
+{
+    return false;
+}
+bool an_cpu_amx_int8(void)
 {
     return false;
 }

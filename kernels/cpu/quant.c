@@ -6,7 +6,9 @@
 
 const an_quant_kernel *an_quant_kernel_of(an_isa isa)
 {
-    if (isa >= AN_ISA_AVX512 && an_quant_vnni.panel && an_cpu_vnni()) return &an_quant_vnni;
+    if (isa >= AN_ISA_AVX512 && an_quant_vnni.panel && an_cpu_vnni())
+        return isa >= AN_ISA_AMX && an_quant_amx.panel && an_cpu_amx_int8() ? &an_quant_amx
+                                                                            : &an_quant_vnni;
     return isa >= AN_ISA_AVX2 && an_quant_avx2.panel ? &an_quant_avx2 : &an_quant_generic;
 }
 
@@ -27,8 +29,8 @@ static int64_t max64(int64_t a, int64_t b)
 
 #define SUMS ((int64_t)64 << 10) /* floats of a task's sums, most */
 #define ROWS_BYTES                                                                                 \
-    ((int64_t)256 << 10)            /* of a task's rounded activations, about: they are read once  \
-                                       a panel and should stay in the second-level cache */
+    ((int64_t)256 << 10)           /* of a task's rounded activations, about: they are read once   \
+                                      a panel and should stay in the second-level cache */
 #define TASK_WORK ((int64_t)60000) /* multiply-adds that are worth handing out */
 
 typedef struct quant_job {
@@ -71,11 +73,28 @@ static void choose_grid(quant_job *q, int threads)
     q->cols = min64(q->cols, q->panels);
 }
 
+/* A panel, or two neighbours, against rows m.. of the task that ends at m1: a tile of them, or the
+ * next whole ones together. Returns how many. lanes [rows][lanes of the kernel] */
+static int some_rows(const quant_job *q, int64_t m, int64_t m1, an_dtype format,
+                     const uint8_t *panel, int64_t stride, float *lanes)
+{
+    const an_quant_kernel *k = q->w->kernel;
+    const int64_t blocks = q->gemm->w->k / 32;
+    const an_quant_tile t = an_quant_tile_at(q->gemm->m, m);
+    const char *x = q->x + t.first * blocks * AN_QUANT_X;
+    const int64_t whole = min64((m1 - m) / AN_QUANT_ROWS, AN_QUANT_MANY);
+    if (k->tiles && t.rows == AN_QUANT_ROWS && whole > 1) {
+        k->tiles(format, (int)whole, panel, stride, blocks, x, lanes);
+        return (int)whole * AN_QUANT_ROWS;
+    }
+    k->panel(format, t.rows, panel, stride, blocks, x, lanes);
+    return t.rows;
+}
+
 /* Outputs c0..c1 of rows m0..m1 into sums, ld apart. */
 static void columns(const quant_job *q, int64_t m0, int64_t m1, int64_t c0, int64_t c1, float *sums,
                     int64_t ld)
 {
-    const int64_t blocks = q->gemm->w->k / 32;
     for (int i = 0; i < q->w->parts; i++) {
         const an_quant_part *p = &q->w->part[i];
         const int64_t from = max64(c0 - p->first, 0), to = min64(c1 - p->first, p->n);
@@ -93,15 +112,13 @@ static void columns(const quant_job *q, int64_t m0, int64_t m1, int64_t c0, int6
             const int64_t a = max64(c, from), b = min64(c + step, to);
             /* the last panel may have no neighbour */
             const int64_t stride = c + AN_QUANT_LANES < p->n ? p->stride : 0;
-            float lanes[AN_QUANT_ROWS * AN_QUANT_LANES * 2];
+            float lanes[AN_QUANT_MANY * AN_QUANT_ROWS * AN_QUANT_LANES * 2];
             for (int64_t m = m0; m < m1;) {
-                const an_quant_tile t = an_quant_tile_at(q->gemm->m, m);
-                q->w->kernel->panel(p->format, t.rows, panel, stride, blocks,
-                                    q->x + t.first * blocks * AN_QUANT_X, lanes);
-                for (int r = 0; r < t.rows; r++)
+                const int rows = some_rows(q, m, m1, p->format, panel, stride, lanes);
+                for (int r = 0; r < rows; r++)
                     memcpy(out + (m + r - m0) * ld + (a - from), lanes + step * r + (a - c),
                            (size_t)(b - a) * sizeof *out);
-                m += t.rows;
+                m += rows;
             }
         }
     }

@@ -3,7 +3,8 @@
  *     quant.c         what to run: activations to 8 bits, the grid of tasks, the epilogue
  *     quant_pack.c    weights from a file's blocks into panels, once at load
  *     quant_ISA.c     a panel against a few rows, for an instruction set; quant_generic.c in plain
- * C quant_check.c   the self-test
+ *                     C; quant_512.h what vnni and amx share
+ *     quant_check.c   the self-test
  *
  * A panel is 8 rows of the matrix (8 outputs), all of k, in the order in which they are read: for
  * each 32 values of k a head (scales) and a body (numbers). In the body the 32 bits of lane r
@@ -26,6 +27,7 @@
 
 #define AN_QUANT_LANES 8 /* outputs of a panel */
 #define AN_QUANT_ROWS  8 /* most activation rows of a tile */
+#define AN_QUANT_MANY  4 /* most tiles at a time */
 
 /* Where things are in a panel of a format. */
 typedef struct an_quant_layout {
@@ -101,8 +103,12 @@ typedef struct an_quant_kernel {
      * 4 or 8), k / 32 blocks. */
     void (*panel)(an_dtype format, int rows, const void *panel, int64_t stride, int64_t blocks,
                   const void *tile, float *out);
+    /* NULL, or the same for n whole tiles, which follow each other: out[8 * tile + row]. To the bit
+     * what `panel` gives, so that how many rows there are may decide who computes them. */
+    void (*tiles)(an_dtype format, int n, const void *panel, int64_t stride, int64_t blocks,
+                  const void *x, float *out);
 } an_quant_kernel;
-extern const an_quant_kernel an_quant_generic, an_quant_avx2, an_quant_vnni;
+extern const an_quant_kernel an_quant_generic, an_quant_avx2, an_quant_vnni, an_quant_amx;
 const an_quant_kernel *an_quant_kernel_of(an_isa isa);
 
 /* A run of outputs with one format. */

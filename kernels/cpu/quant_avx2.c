@@ -382,7 +382,7 @@ static void run_panel(an_dtype format, int rows, const void *panel, int64_t stri
     fns[format](rows, panel, stride, blocks, tile, out);
 }
 
-const an_quant_kernel an_quant_avx2 = {"avx2", 2, round_row, run_panel};
+const an_quant_kernel an_quant_avx2 = {"avx2", 2, round_row, run_panel, NULL};
 #else
 const an_quant_kernel an_quant_avx2; /* another processor */
 #endif

@@ -91,12 +91,38 @@ static bool agree(check *c, const an_quant_kernel *kernel, an_dtype format, int 
     return true;
 }
 
+/* Many tiles at a time: to the bit what the same kernel gives one by one. */
+static bool agree_many(const an_quant_kernel *kernel, an_dtype format, int n)
+{
+    enum { LANES = AN_QUANT_LANES * 2, TILE = AN_QUANT_X * AN_QUANT_ROWS * BLOCKS };
+    struct many {
+        check c;
+        char x[AN_QUANT_MANY][TILE];
+        float one[AN_QUANT_MANY][AN_QUANT_ROWS * LANES], all[AN_QUANT_MANY][AN_QUANT_ROWS * LANES];
+    } *d = calloc(1, sizeof *d);
+    if (!d) return false;
+    uint32_t s = (uint32_t)format * 8 + (uint32_t)n;
+    bool ok = true;
+    for (int i = 0; i < 2; i++) make_panel(format, d->c.panel[i], &s);
+    for (int t = 0; t < n && ok; t++) {
+        ok = same_tiles(&d->c, kernel, AN_QUANT_ROWS, &s);
+        memcpy(d->x[t], d->c.tile[1], TILE);
+        kernel->panel(format, AN_QUANT_ROWS, d->c.panel[0], BYTES, BLOCKS, d->x[t], d->one[t]);
+    }
+    kernel->tiles(format, n, d->c.panel[0], BYTES, BLOCKS, d->x, d->all[0]);
+    ok = ok && !memcmp(d->one, d->all, (size_t)n * sizeof d->one[0]);
+    free(d);
+    return ok;
+}
+
 bool an_quant_check_kernel(const an_quant_kernel *kernel)
 {
     check *c = malloc(sizeof *c);
     bool ok = c != NULL;
     for (an_dtype f = AN_Q4_0; f < AN_DTYPE_COUNT; f++)
         for (int rows = 1; ok && rows <= AN_QUANT_ROWS; rows *= 2) ok = agree(c, kernel, f, rows);
+    for (an_dtype f = AN_Q4_0; f < AN_DTYPE_COUNT && kernel->tiles; f++)
+        for (int n = 1; ok && n <= AN_QUANT_MANY; n++) ok = agree_many(kernel, f, n);
     free(c);
     return ok;
 }

@@ -139,4 +139,4 @@ static void run_panel(an_dtype format, int rows, const void *panel, int64_t stri
     }
 }
 
-const an_quant_kernel an_quant_generic = {"generic", 1, round_row, run_panel};
+const an_quant_kernel an_quant_generic = {"generic", 1, round_row, run_panel, NULL};
