@@ -58,7 +58,7 @@ int GPU(moe_choose)(const float *logits, int tokens, int experts, int top_k, boo
 }
 
 /* A warp an expert: it counts the choices of those before it, then numbers its own.
- * Registers: 32. */
+ * Registers: 48. */
 __global__ void __launch_bounds__(32) group_kernel(const int32_t *expert, int choices, int top_k,
                                                    int32_t *place, int32_t *token, int32_t *range)
 {

@@ -268,13 +268,13 @@ PRIM void tile_finish(const float (&acc)[S::MF][S::NF][4], const gpu_out &o, int
 
 /* ---------------------------------------------------------------- shapes */
 
-/* Registers, at most: */
-typedef tile_shape<bf16, 16, 32, 1, 2, 6, 8> tile_16x32;      /* 64 */
+/* Registers, at most, in gemm.cu and conv.cu: */
+typedef tile_shape<bf16, 16, 32, 1, 2, 6, 8> tile_16x32;      /* 80 */
 typedef tile_shape<bf16, 64, 32, 2, 2, 4, 5> tile_64x32;      /* 96 */
 typedef tile_shape<bf16, 64, 64, 2, 2, 3, 4> tile_64x64;      /* 128 */
 typedef tile_shape<bf16, 128, 128, 2, 4, 3, 2> tile_128x128;  /* 128 */
 typedef tile_shape<float, 64, 32, 2, 2, 4, 4> tile_64x32_f32; /* 128 */
-typedef tile_shape<float, 64, 64, 2, 2, 3, 3> tile_64x64_f32; /* 168 */
+typedef tile_shape<float, 64, 64, 2, 2, 3, 2> tile_64x64_f32; /* 216 */
 
 /* Few rows: as little padding as an mma allows. Few columns, or a small rest of them: narrow. Large
  * tiles where they still give every multiprocessor one. */
