@@ -55,19 +55,24 @@ an_status GPU(attention_op)(an_lane *l, const an_attention_args *a)
 an_status GPU(rope_op)(an_lane *l, const an_rope_args *a)
 {
     const int32_t *pos = GPU(stage)(l, a->pos, (size_t)a->tokens * sizeof *pos);
-    const float *inv_freq = GPU(stage)(l, a->inv_freq, (size_t)(a->rot_dim / 2) * sizeof *inv_freq);
     if (GPU(idle)(l)) return l->error.status;
-    const gpu_rope g = {.x = a->x,
-                        .tokens = a->tokens,
-                        .stride = a->stride,
-                        .dtype = gpu_type(a->dtype),
-                        .heads = a->heads,
-                        .head_dim = a->head_dim,
-                        .rot_dim = a->rot_dim,
-                        .interleaved = a->interleaved,
-                        .pos = pos,
-                        .inv_freq = inv_freq,
-                        .mscale = a->mscale};
+    gpu_rope g = {.x = a->x,
+                  .tokens = a->tokens,
+                  .stride = a->stride,
+                  .dtype = gpu_type(a->dtype),
+                  .heads = a->heads,
+                  .head_dim = a->head_dim,
+                  .rot_dim = a->rot_dim,
+                  .interleaved = a->interleaved,
+                  .pos = pos,
+                  .mscale = a->mscale};
+    const size_t pairs = (size_t)a->rot_dim / 2, room = sizeof g.inv_freq / sizeof *g.inv_freq;
+    if (pairs > room) {
+        an_lane_fail(l, AN_TOO_LARGE, "rope: %d elements of a head turn, a GPU's kernel takes %zu",
+                     a->rot_dim, 2 * room);
+        return l->error.status;
+    }
+    memcpy(g.inv_freq, a->inv_freq, pairs * sizeof *g.inv_freq);
     return GPU(check)(l, GPU(rope)(&g, GPU(stream)(l)), "rope");
 }
 

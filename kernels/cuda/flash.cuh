@@ -31,6 +31,9 @@ template <int DK_, int DV_, int KEYS_, int WARPS_> struct flash_tile {
     /* Fragments of v loaded at a time, of 16 columns each: as many as divide DV, at most 5. */
     static constexpr int F = DV / 16;
     static constexpr int AT_ONCE = F % 5 == 0 ? 5 : F % 4 == 0 ? 4 : F % 3 == 0 ? 3 : 2;
+    /* Blocks a multiprocessor should hold, which is the budget of registers: of four warps 128, 168
+     * or 255. Shared memory has room for about as many. */
+    static constexpr int BLOCKS = (DK <= 64 ? 4 : DK <= 96 ? 3 : 2) * 4 / WARPS;
     static constexpr int Q_SIZE = ROWS * KP, K_SIZE = KEYS * KP, V_SIZE = KEYS * VP;
     static constexpr int BYTES = 2 * (Q_SIZE + 2 * K_SIZE + 2 * V_SIZE);
 };

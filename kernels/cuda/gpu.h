@@ -376,15 +376,15 @@ typedef struct gpu_paged {
 } gpu_paged;
 int GPU(paged)(const gpu_paged *a, gpu_stream s);
 
-/* rope.cu; fields as in an_rope_args, pos and inv_freq on the device. */
+/* rope.cu; fields as in an_rope_args, pos on the device. */
 typedef struct gpu_rope {
     void *x;
     int64_t tokens, stride;
     int dtype, heads, head_dim, rot_dim;
     bool interleaved;
     const int32_t *pos;
-    const float *inv_freq;
     float mscale;
+    float inv_freq[256]; /* [rot_dim / 2]: few enough to come along with the launch */
 } gpu_rope;
 int GPU(rope)(const gpu_rope *a, gpu_stream s);
 

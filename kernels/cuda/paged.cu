@@ -99,7 +99,7 @@ PRIM void paged_put(void *y, int dtype, int64_t at, float x)
         ((float *)y)[at] = x;
 }
 
-/* Block x: a query of a tile of a kv head. Registers: 40; no spills. */
+/* Block x: a query of a tile of a kv head. Registers: 40. */
 __global__ void __launch_bounds__(128) paged_merge(const gpu_paged a, const int rows)
 {
     constexpr int EACH = 512 / 128;
@@ -204,10 +204,10 @@ PRIM void paged_leave(const gpu_paged &a, flash_state<T> &st, int tile, int kv_h
     }
 }
 
-/* Block x: a tile, or a segment of one; y: kv head; z: a slice of the output. Registers: 255 at
- * most (128 threads); no spills. */
+/* Block x: a tile, or a segment of one; y: kv head; z: a slice of the output. Registers by DK: 128
+ * up to 64, 168 up to 96, 255 above. */
 template <class T>
-__global__ void __launch_bounds__(T::THREADS)
+__global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
     paged_bf16(const gpu_paged a, const flash_score f, const bool aligned)
 {
     static_assert(GPU_PAGED_SEGMENT % T::KEYS == 0, "segments are whole steps");
@@ -284,7 +284,7 @@ __global__ void __launch_bounds__(T::THREADS)
 
 /* ---------------------------------------------------------------- f32, and mixed types */
 
-/* Block x: a tile of 16 queries, or a segment of one; y: kv head. */
+/* Block x: a tile of 16 queries, or a segment of one; y: kv head. Registers: 64. */
 template <class Q, class K>
 __global__ void __launch_bounds__(PLAIN_THREADS) paged_plain(const gpu_paged a, const flash_score f)
 {
@@ -346,7 +346,7 @@ PRIM float paged_get(const void *p, int dtype, int64_t at)
     return dtype == GPU_BF16 ? __bfloat162float(((const bf16 *)p)[at]) : ((const float *)p)[at];
 }
 
-/* Block x: a token. */
+/* Block x: a token. Registers: 32. */
 __global__ void __launch_bounds__(256) kv_write(const gpu_kv_write a)
 {
     const gpu_kv_place p = a.place[blockIdx.x];
