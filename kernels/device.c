@@ -102,6 +102,11 @@ static an_status choose_backend(const char *name, const an_backend **out, an_err
 {
     *out = NULL;
     if (is_auto(name)) return AN_OK;
+    if (strchr(name, ','))
+        return an_fail_param(err, AN_INVALID, "device",
+                             "device '%s': a server has one device; start one for each GPU, on "
+                             "ports of their own",
+                             name);
     if (strcmp(name, "cpu") == 0)
         *out = &an_backend_cpu;
     else if (strcmp(name, "ref") == 0)
@@ -251,6 +256,7 @@ an_status an_device_open(const an_device_options *o, an_device **out, an_error *
     if (backend && backend->open) return open_gpu(backend, o->device, threads, out, err);
     if (backend) return open_cpu(backend, &c, threads, out, err);
     an_error why = {0};
+    c.no_gpu = "this build has no CUDA backend";
     if (!an_backend_gpu()) return open_cpu(&an_backend_cpu, &c, threads, out, err);
     if (open_gpu(an_backend_gpu(), "cuda", threads, out, &why) == AN_OK) return AN_OK;
     c.no_gpu = why.message;
