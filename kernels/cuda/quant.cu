@@ -411,7 +411,7 @@ __global__ void __launch_bounds__(256)
     for (int j = (int)threadIdx.x; j < half; j += 256) {
         const size_t at = (size_t)m * (size_t)o.ld + (size_t)j;
         float y = act_gated(o.act, v[j], v[half + j]);
-        if (o.residual) y += float_at(o.residual, o.y_dtype, at);
+        if (o.residual) y = __fadd_rn(y, float_at(o.residual, o.y_dtype, at));
         put_at(o.y, o.y_dtype, at, y);
     }
 }

@@ -8,7 +8,8 @@
  * epilogue.
  *
  * Why bytes do not depend on the batch, nor on the tile's shape: a sum is one chain over k in
- * order, 16 values of k an mma (one an FMA), begun at zero. Zeros past the end of k add nothing. */
+ * order, 16 values of k an mma (one an FMA), begun at zero. Zeros past the end of k add nothing.
+ * The epilogue's sums are ones that nvcc fuses with no product (__fadd_rn), here or there. */
 #ifndef ANNEAL_TILE_CUH
 #define ANNEAL_TILE_CUH
 
@@ -218,7 +219,7 @@ PRIM void finish_pair(const gpu_out &o, int n, int m, int c, float v0, float v1)
         const int j = c >> 1;
         const size_t at = (size_t)m * (size_t)o.ld + (size_t)j;
         float v = act_gated(o.act, v0 + o.bias[j], v1 + o.bias[(n >> 1) + j]);
-        if (o.residual) v += float_at(o.residual, o.y_dtype, at);
+        if (o.residual) v = __fadd_rn(v, float_at(o.residual, o.y_dtype, at));
         put_at(o.y, o.y_dtype, at, v);
         return;
     }
@@ -234,8 +235,8 @@ PRIM void finish_pair(const gpu_out &o, int n, int m, int c, float v0, float v1)
     v1 = act_one(o.act, v1);
     const size_t at = (size_t)m * (size_t)o.ld + (size_t)c;
     if (o.residual) {
-        v0 += float_at(o.residual, o.y_dtype, at);
-        if (two) v1 += float_at(o.residual, o.y_dtype, at + 1);
+        v0 = __fadd_rn(v0, float_at(o.residual, o.y_dtype, at));
+        if (two) v1 = __fadd_rn(v1, float_at(o.residual, o.y_dtype, at + 1));
     }
     if (two && (o.ld & 1) == 0 && ((uintptr_t)o.y & 7) == 0) {
         if (o.y_dtype == GPU_F32)
