@@ -45,9 +45,9 @@ __global__ void right_early_exit(float *y)
 __global__ void right_named_barriers(float *y)
 {
     __shared__ float s[128];
-    const int half = (int)threadIdx.x >> 6;
+    const int side = (int)threadIdx.x >> 6;
     s[threadIdx.x] = (float)threadIdx.x;
-    named_barrier(1 + half, 64);
+    named_barrier(1 + side, 64);
     y[threadIdx.x] = s[threadIdx.x ^ 63];
 }
 
