@@ -7,7 +7,7 @@
 /* The threads' words: thread i's begin at data + i * n. */
 #define LANE ((int)threadIdx.x)
 #define KERNEL(x)                                                                                  \
-    static __global__ void k_##x(const uint32_t *all_in, int n_in, uint32_t *all_out, int n_out)
+    __global__ void k_##x(const uint32_t *all_in, int n_in, uint32_t *all_out, int n_out)
 #define BEGIN                                                                                      \
     const uint32_t *in = all_in + LANE * n_in;                                                     \
     uint32_t *out = all_out + LANE * n_out
