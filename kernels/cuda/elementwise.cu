@@ -18,9 +18,10 @@ PRIM float mapped(int op, float f, float v)
     return act_one(op, v);
 }
 
-/* Registers: 256 threads a block, eight blocks a multiprocessor: 32. */
+/* Registers: 32, so that a multiprocessor holds all the threads it can. */
 template <class X, class Y>
-__global__ void map_kernel(int op, float f, const X *x, Y *y, int64_t n, bool whole)
+__global__ void __launch_bounds__(THREADS)
+    map_kernel(int op, float f, const X *x, Y *y, int64_t n, bool whole)
 {
     const int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8;
     if (i >= n) return;
@@ -31,7 +32,10 @@ __global__ void map_kernel(int op, float f, const X *x, Y *y, int64_t n, bool wh
     store8(y + i, v, n - i, whole);
 }
 
-template <class T> __global__ void add_kernel(const T *a, const T *b, T *y, int64_t n, bool whole)
+/* Registers: 32. */
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    add_kernel(const T *a, const T *b, T *y, int64_t n, bool whole)
 {
     const int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8;
     if (i >= n) return;

@@ -8,9 +8,10 @@ static unsigned blocks_of(int64_t n)
     return (unsigned)((n + 8 * THREADS - 1) / (8 * THREADS));
 }
 
-/* Block y: a row, whose latent lies anywhere. */
+/* Block y: a row, whose latent lies anywhere. Registers: 32. */
 template <class T>
-__global__ void latent_kernel(const gpu_latent *row, int64_t count, T *y, bool whole)
+__global__ void __launch_bounds__(THREADS)
+    latent_kernel(const gpu_latent *row, int64_t count, T *y, bool whole)
 {
     const gpu_latent l = row[blockIdx.y];
     const int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8;
@@ -38,10 +39,10 @@ extern "C" int GPU(latent_in)(const gpu_latent *row, int64_t rows, int64_t count
                             : latent_as(row, rows, count, (float *)y, s);
 }
 
-/* [-1, 1] to 0..255, to nearest even; NaN to 0, and counted. */
+/* [-1, 1] to 0..255, to nearest even; NaN to 0, and counted. Registers: 32. */
 template <class T>
-__global__ void image_out_kernel(const T *x, uint8_t *y, int64_t n, bool whole,
-                                 unsigned long long *nan)
+__global__ void __launch_bounds__(THREADS)
+    image_out_kernel(const T *x, uint8_t *y, int64_t n, bool whole, unsigned long long *nan)
 {
     const int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8;
     if (i >= n) return;
@@ -58,18 +59,25 @@ __global__ void image_out_kernel(const T *x, uint8_t *y, int64_t n, bool whole,
     if (nans && nan) atomicAdd(nan, (unsigned long long)nans);
 }
 
-extern "C" int GPU(image_out)(const void *x, int type, uint8_t *y, int64_t n,
-                              unsigned long long *nan, gpu_stream s)
+template <class T>
+static int image_out_as(const T *x, uint8_t *y, int64_t n, unsigned long long *nan, gpu_stream s)
 {
     const bool whole = aligned16(x);
-    if (type == GPU_BF16) KLAUNCH(image_out_kernel<bf16>, blocks_of(n), THREADS, 0, s)
-    ((const bf16 *)x, y, n, whole, nan);
-    else KLAUNCH(image_out_kernel<float>, blocks_of(n), THREADS, 0, s)((const float *)x, y, n,
-                                                                       whole, nan);
+    KLAUNCH(image_out_kernel<T>, blocks_of(n), THREADS, 0, s)(x, y, n, whole, nan);
     return cudaGetLastError();
 }
 
-template <class T> __global__ void image_in_kernel(const uint8_t *x, T *y, int64_t n, bool whole)
+extern "C" int GPU(image_out)(const void *x, int type, uint8_t *y, int64_t n,
+                              unsigned long long *nan, gpu_stream s)
+{
+    return type == GPU_BF16 ? image_out_as((const bf16 *)x, y, n, nan, s)
+                            : image_out_as((const float *)x, y, n, nan, s);
+}
+
+/* Registers: 32. */
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    image_in_kernel(const uint8_t *x, T *y, int64_t n, bool whole)
 {
     const int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * 8;
     if (i >= n) return;
@@ -79,12 +87,14 @@ template <class T> __global__ void image_in_kernel(const uint8_t *x, T *y, int64
     store8(y + i, v, n - i, whole);
 }
 
-extern "C" int GPU(image_in)(const uint8_t *x, void *y, int type, int64_t n, gpu_stream s)
+template <class T> static int image_in_as(const uint8_t *x, T *y, int64_t n, gpu_stream s)
 {
     const bool whole = aligned16(y);
-    if (type == GPU_BF16)
-        KLAUNCH(image_in_kernel<bf16>, blocks_of(n), THREADS, 0, s)(x, (bf16 *)y, n, whole);
-    else
-        KLAUNCH(image_in_kernel<float>, blocks_of(n), THREADS, 0, s)(x, (float *)y, n, whole);
+    KLAUNCH(image_in_kernel<T>, blocks_of(n), THREADS, 0, s)(x, y, n, whole);
     return cudaGetLastError();
+}
+
+extern "C" int GPU(image_in)(const uint8_t *x, void *y, int type, int64_t n, gpu_stream s)
+{
+    return type == GPU_BF16 ? image_in_as(x, (bf16 *)y, n, s) : image_in_as(x, (float *)y, n, s);
 }

@@ -53,7 +53,8 @@ PRIM void gn_sums(const gpu_group_norm &a, const gn_share &w, const T *x, int pi
     }
 }
 
-/* Block x: chunk, y: row. Mean and sum of squared deviations of each group in the chunk. */
+/* Block x: chunk, y: row. Mean and sum of squared deviations of each group in the chunk.
+ * Registers: 64. */
 template <class T>
 __global__ void __launch_bounds__(THREADS) moments_kernel(const gpu_group_norm a, const bool whole)
 {
@@ -90,7 +91,8 @@ __global__ void __launch_bounds__(THREADS) moments_kernel(const gpu_group_norm a
 
 /* Block: a row. The chunks' moments, added around the first chunk's mean (Chan, Golub and LeVeque
  * 1983), become y = (x - m) a + b per channel; m is the mean in f32, b carries what that lost.
- * LANES lanes of a group add every LANES-th chunk, then the lanes are added in order. */
+ * LANES lanes of a group add every LANES-th chunk, then the lanes are added in order.
+ * Registers: 48. */
 __global__ void __launch_bounds__(THREADS) params_kernel(const gpu_group_norm a)
 {
     __shared__ double t1[THREADS], t2[THREADS];
@@ -129,7 +131,7 @@ __global__ void __launch_bounds__(THREADS) params_kernel(const gpu_group_norm a)
     }
 }
 
-/* Block x: chunk, y: row. */
+/* Block x: chunk, y: row. Registers: 48. */
 template <class T>
 __global__ void __launch_bounds__(THREADS) apply_kernel(const gpu_group_norm a, const bool whole)
 {
@@ -194,7 +196,7 @@ template <int W> PRIM float row_sum(float v, float *shared)
 }
 
 /* W warps take a row: thread i elements 8 i .. 8 i + 7, then those 256 W further on. With one warp
- * a row a block has four rows. */
+ * a row a block has four rows. Registers: 40. */
 template <class T, int W>
 __global__ void __launch_bounds__(W == 1 ? 128 : 32 * W)
     row_norm_kernel(const gpu_row_norm a, const bool whole)
@@ -247,15 +249,19 @@ __global__ void __launch_bounds__(W == 1 ? 128 : 32 * W)
     }
 }
 
-template <class T> static int row_norm_as(const gpu_row_norm *a, gpu_stream s)
+template <class T, int W>
+static int row_norm_by(const gpu_row_norm *a, unsigned blocks, gpu_stream s)
 {
     const bool whole = aligned16(a->x) && aligned16(a->y) && aligned16(a->gamma) &&
                        aligned16(a->beta) && a->c % 8 == 0;
-    if (a->c <= 1024)
-        KLAUNCH((row_norm_kernel<T, 1>), (unsigned)((a->rows + 3) / 4), 128, 0, s)(*a, whole);
-    else
-        KLAUNCH((row_norm_kernel<T, 8>), (unsigned)a->rows, 256, 0, s)(*a, whole);
+    KLAUNCH((row_norm_kernel<T, W>), blocks, W == 1 ? 128 : 32 * W, 0, s)(*a, whole);
     return cudaGetLastError();
+}
+
+template <class T> static int row_norm_as(const gpu_row_norm *a, gpu_stream s)
+{
+    return a->c <= 1024 ? row_norm_by<T, 1>(a, (unsigned)((a->rows + 3) / 4), s)
+                        : row_norm_by<T, 8>(a, (unsigned)a->rows, s);
 }
 
 extern "C" int GPU(row_norm)(const gpu_row_norm *a, gpu_stream s)

@@ -6,8 +6,9 @@
 
 /* ---------------------------------------------------------------- rows */
 
-/* Block x, y: row, piece of 128 units of it. A unit is the widest that everything lies on. */
-template <class Unit> __global__ void move_kernel(const gpu_move a)
+/* Block x, y: row, piece of 128 units of it. A unit is the widest that everything lies on.
+ * Registers: 32. */
+template <class Unit> __global__ void __launch_bounds__(THREADS) move_kernel(const gpu_move a)
 {
     const int64_t i = (int64_t)blockIdx.y * THREADS + threadIdx.x, r = blockIdx.x;
     if (i * (int64_t)sizeof(Unit) >= a.width) return;
@@ -44,8 +45,9 @@ PRIM float table_value(const gpu_embedding &a, int64_t id, int64_t e)
     return block_value(a.table_type, (const uint8_t *)a.table + id * row, e);
 }
 
-/* Block: a token. */
-template <class T> __global__ void embedding_kernel(const gpu_embedding a)
+/* Block: a token. Registers: 40. */
+template <class T>
+__global__ void __launch_bounds__(THREADS) embedding_kernel(const gpu_embedding a)
 {
     const int64_t i = blockIdx.x, at = i % a.period * a.c;
     const int32_t id = a.ids[i];
@@ -61,20 +63,23 @@ template <class T> __global__ void embedding_kernel(const gpu_embedding a)
     }
 }
 
-extern "C" int GPU(embedding)(const gpu_embedding *a, gpu_stream s)
+template <class T> static int embedding_as(const gpu_embedding *a, gpu_stream s)
 {
-    if (a->y_type == GPU_BF16)
-        KLAUNCH(embedding_kernel<bf16>, (unsigned)a->tokens, THREADS, 0, s)(*a);
-    else
-        KLAUNCH(embedding_kernel<float>, (unsigned)a->tokens, THREADS, 0, s)(*a);
+    KLAUNCH(embedding_kernel<T>, (unsigned)a->tokens, THREADS, 0, s)(*a);
     return cudaGetLastError();
 }
 
+extern "C" int GPU(embedding)(const gpu_embedding *a, gpu_stream s)
+{
+    return a->y_type == GPU_BF16 ? embedding_as<bf16>(a, s) : embedding_as<float>(a, s);
+}
+
 /* In f32 operation by operation as diffusers has it, with exp, sin and cos in double: at t near
- * 1000 the f32 angle is off by 1e-5, and the model was trained with exactly that. Block: a row. */
+ * 1000 the f32 angle is off by 1e-5, and the model was trained with exactly that. Block: a row.
+ * Registers: 40. */
 template <class T>
-__global__ void timestep_kernel(const float *t, bool flip, float shift, float scale, T *y,
-                                int64_t dim)
+__global__ void __launch_bounds__(THREADS)
+    timestep_kernel(const float *t, bool flip, float shift, float scale, T *y, int64_t dim)
 {
     const float log_period = 9.210340371976184f; /* ln 10000 */
     const int64_t half = dim / 2, r = blockIdx.x;
@@ -89,12 +94,17 @@ __global__ void timestep_kernel(const float *t, bool flip, float shift, float sc
     if (dim % 2 && threadIdx.x == 0) put(y + r * dim + dim - 1, 0.0f);
 }
 
+template <class T>
+static int timestep_as(const float *t, bool flip, float shift, float scale, T *y, int64_t rows,
+                       int64_t dim, gpu_stream s)
+{
+    KLAUNCH(timestep_kernel<T>, (unsigned)rows, THREADS, 0, s)(t, flip, shift, scale, y, dim);
+    return cudaGetLastError();
+}
+
 extern "C" int GPU(timestep_embedding)(const float *t, bool flip, float shift, float scale, void *y,
                                        int type, int64_t rows, int64_t dim, gpu_stream s)
 {
-    if (type == GPU_BF16) KLAUNCH(timestep_kernel<bf16>, (unsigned)rows, THREADS, 0, s)
-    (t, flip, shift, scale, (bf16 *)y, dim);
-    else KLAUNCH(timestep_kernel<float>, (unsigned)rows, THREADS, 0, s)(t, flip, shift, scale,
-                                                                        (float *)y, dim);
-    return cudaGetLastError();
+    return type == GPU_BF16 ? timestep_as(t, flip, shift, scale, (bf16 *)y, rows, dim, s)
+                            : timestep_as(t, flip, shift, scale, (float *)y, rows, dim, s);
 }

@@ -9,7 +9,8 @@
 
 /* ---------------------------------------------------------------- qualifiers */
 
-#define __global__
+/* A file's own, so that nvcc's kernels of the same names can be linked into the same binary. */
+#define __global__ static
 #define __device__
 #define __host__
 #define __constant__ static
