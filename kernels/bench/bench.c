@@ -75,11 +75,12 @@ static double peak_bytes(an_device *d)
 
 /* ---------------------------------------------------------------- cases */
 
-typedef enum { GEMM, CONV, ATTENTION, PAGED, GROUP_NORM, LAYER_NORM, ADD } op_kind;
+typedef enum { GEMM, CONV, ATTENTION, PAGED, GROUP_NORM, LAYER_NORM, ADD, READ } op_kind;
 
 /* GEMM: a rows, b outputs, c inputs. CONV: a size (square), b outputs, c channels, filter, stride,
  * up. ATTENTION: a queries, b keys, c heads, filter head_dim. PAGED: the
  * same, the queries being the last of the keys, stride kv heads. Norms, ADD: a tokens, c channels.
+ * READ: a x c bytes of the host's memory, by its threads.
  */
 typedef struct bench_case {
     op_kind op;
@@ -153,6 +154,11 @@ static const bench_case cases[] = {
     {.op = GEMM, .a = 256, .b = 4096, .c = 4096, .format = AN_IQ4_XS},
     {.op = GEMM, .a = 256, .b = 4096, .c = 4096},
     {.op = GEMM, .a = 1, .b = 4096, .c = 4096},
+    /* a stream of a model that no cache holds, beside what reading memory gives: --only x8192 */
+    {.op = READ, .a = 65536, .c = 8192},
+    {.op = GEMM, .a = 1, .b = 65536, .c = 8192, .format = AN_Q4_0},
+    {.op = GEMM, .a = 1, .b = 65536, .c = 8192, .format = AN_Q4_K},
+    {.op = GEMM, .a = 1, .b = 65536, .c = 8192, .format = AN_Q8_0},
     /* attention of both: a stream after 2048 tokens, a prompt */
     {.op = PAGED, .a = 1, .b = 2048, .c = 9, .filter = 64, .stride = 3},
     {.op = PAGED, .a = 512, .b = 512, .c = 9, .filter = 64, .stride = 3},
@@ -190,6 +196,9 @@ static void describe(const bench_case *c, char *name, size_t size)
         break;
     case ADD:
         snprintf(name, size, "add %lldx%lld", a, d);
+        break;
+    case READ:
+        snprintf(name, size, "read %lldx%lld bytes", a, d);
         break;
     }
 }
@@ -357,6 +366,37 @@ static double run_paged(bench *b, const bench_case *c, double seconds)
     return best;
 }
 
+static void read_task(void *ctx, int64_t task, int worker)
+{
+    (void)worker;
+    peak_job *j = ctx;
+    const size_t part = j->bytes / COPY_PARTS;
+    const uint64_t *p = (const uint64_t *)(const void *)(j->from + (size_t)task * part);
+    uint64_t sum = 0;
+    for (size_t i = 0; i + 8 <= part / sizeof *p; i += 8) {
+        __builtin_prefetch(p + i + 256); /* as the products do: more than the hardware guesses */
+        for (size_t k = 0; k < 8; k++) sum += p[i + k];
+    }
+    j->flops += (int64_t)(sum & 1); /* so that it is not left out */
+}
+
+static double run_read(bench *b, const bench_case *c, double seconds)
+{
+    double best = 1e30;
+    peak_job j = {.bytes = (size_t)(c->a * c->c)};
+    if (an_lane_counting(b->l)) return best;
+    j.from = malloc(j.bytes);
+    if (!j.from) {
+        an_lane_fail(b->l, AN_NO_MEMORY, "no memory for %zu bytes to read", j.bytes);
+        return best;
+    }
+    memset(j.from, 1, j.bytes);
+    b->bytes = (double)j.bytes;
+    REPEAT(seconds, an_pool_run(b->d->pool, COPY_PARTS, read_task, &j));
+    free(j.from);
+    return best;
+}
+
 static double run_small(bench *b, const bench_case *c, double seconds)
 {
     double best = 1e30;
@@ -384,6 +424,8 @@ static double run_case(bench *b, const bench_case *c, double seconds)
         return run_attention(b, c, seconds);
     case PAGED:
         return run_paged(b, c, seconds);
+    case READ:
+        return run_read(b, c, seconds);
     default:
         return run_small(b, c, seconds);
     }
