@@ -319,6 +319,44 @@ TEST(tiles_of_blocks)
     tear_down(&f);
 }
 
+/* Activations in 8 bits are those of an_q8_round, to the bit, with the sums beside them; what is
+ * past k is zero. */
+TEST(rounded_activations)
+{
+    enum { ROWS = 6, N = 160, GROUPS = 2 };
+    SET_UP(f);
+    float x[ROWS * N];
+    h_values(x, ROWS * N, 5, 3, 0);
+    for (int i = 0; i < N; i++) {
+        x[N + i] *= 1e-31f;                         /* too small to divide by */
+        x[2 * N + i] = i % 40 ? 0 : -0.0f;          /* nothing at all */
+        x[4 * N + i] = (float)(i % 32 - 16) + 0.5f; /* halves: to even */
+        x[5 * N + i] *= i % 2 ? 1e30f : 1e-30f;
+    }
+    x[3 * N + 1] = NAN, x[3 * N + 40] = INFINITY, x[3 * N + 100] = -INFINITY;
+    float *there = an_lane_scratch(f.l, sizeof x);
+    gpu_record *to = an_lane_scratch(f.l, ROWS * GROUPS * sizeof *to), got[ROWS * GROUPS];
+    an_upload(f.l, there, x, sizeof x);
+    CHECK(an_simt_round(there, GPU_F32, ROWS, N, to, an_simt_stream(f.l)) == 0);
+    an_download(f.l, got, to, sizeof got);
+    for (int row = 0; row < ROWS; row++)
+        for (int b = 0; b < GROUPS * 4; b++) {
+            const gpu_record *r = &got[row * GROUPS + b / 4];
+            float values[AN_Q8_BLOCK] = {0};
+            int8_t q[AN_Q8_BLOCK];
+            int sum[2] = {0, 0};
+            if (b * AN_Q8_BLOCK < N) memcpy(values, x + row * N + b * AN_Q8_BLOCK, sizeof values);
+            const float scale = an_q8_round(values, q);
+            for (int i = 0; i < AN_Q8_BLOCK; i++) sum[i / 16] += q[i];
+            const float had = r->scale[b % 4];
+            CHECK_MSG(scale == had || (scale != scale && had != had), "row %d block %d: %g, not %g",
+                      row, b, (double)had, (double)scale);
+            CHECK(!memcmp(r->q + b % 4 * AN_Q8_BLOCK, q, sizeof q));
+            CHECK(r->sum[b % 4][0] == sum[0] && r->sum[b % 4][1] == sum[1]);
+        }
+    tear_down(&f);
+}
+
 int main(int argc, char **argv)
 {
     return test_main(argc, argv);
