@@ -3,11 +3,12 @@
 #include <time.h>
 #include "runtime.h"
 
-/* Freed when destroyed and no queued op speaks of it any more. */
+/* Freed when destroyed and no queued op speaks of it any more. It may outlive its stream, whose
+ * work is then done. */
 struct CUevent_st {
-    cudaStream_t stream; /* of the newest record; NULL: never recorded, counts as done */
-    uint64_t number;     /* of that record in it */
-    uint64_t ran;        /* number of the newest record that was carried out */
+    cudaStream_t stream;    /* of the newest record; looked at only while that is not done */
+    uint64_t number;        /* of that record in it */
+    uint64_t recorded, ran; /* records asked for, and the newest of them that was carried out */
     struct timespec time;
     bool timing, destroyed;
     uint32_t queued;
@@ -20,9 +21,9 @@ static void drop(cudaEvent_t e)
     if (e->destroyed && e->queued == 0) free(e);
 }
 
-void simt::event_ran(cudaEvent_t e, uint64_t number)
+void simt::event_ran(cudaEvent_t e, uint64_t record)
 {
-    e->ran = number;
+    if (record > e->ran) e->ran = record;
     clock_gettime(CLOCK_MONOTONIC, &e->time);
     e->queued--;
     drop(e);
@@ -30,7 +31,7 @@ void simt::event_ran(cudaEvent_t e, uint64_t number)
 
 static bool done(cudaEvent_t e)
 {
-    return !e->stream || stream_done(e->stream, e->number);
+    return e->ran >= e->recorded;
 }
 
 extern "C" {
@@ -70,6 +71,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
     s = stream_or_default(s);
     e->stream = s;
     e->number = stream_newest(s) + 1;
+    op->until = ++e->recorded;
     return note(enqueue(s, op));
 }
 
@@ -90,7 +92,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
     Locked lock;
     if (!e) return note(cudaErrorInvalidResourceHandle);
-    return note(e->stream ? run_stream(e->stream, e->number) : sticky);
+    return note(done(e) ? sticky : run_stream(e->stream, e->number));
 }
 
 /* As cudaStreamQuery: each question lets the stream get on a little. */
@@ -106,7 +108,7 @@ cudaError_t cudaEventQuery(cudaEvent_t e)
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
     Locked lock;
-    if (!ms || !from || !to || !from->timing || !to->timing || !from->stream || !to->stream)
+    if (!ms || !from || !to || !from->timing || !to->timing || !from->recorded || !to->recorded)
         return note(cudaErrorInvalidResourceHandle);
     if (!done(from) || !done(to)) return cudaErrorNotReady;
     *ms = (float)((double)(to->time.tv_sec - from->time.tv_sec) * 1e3 +

@@ -36,7 +36,7 @@ struct Op {
     int value;
     cudaEvent_t event;
     cudaStream_t other; /* OP_WAIT: until its work up to `until` is done */
-    uint64_t until;
+    uint64_t until;     /* OP_RECORD: which record of the event this is */
     cudaGraphExec_t graph;
 };
 
@@ -48,7 +48,6 @@ cudaError_t run_stream(cudaStream_t s, uint64_t until);
 void run_all_streams(void);
 /* Number of the newest op of s. */
 uint64_t stream_newest(cudaStream_t s);
-bool stream_done(cudaStream_t s, uint64_t number);
 cudaStream_t stream_or_default(cudaStream_t s);
 
 /* ---- graph.cc ---- */
@@ -59,7 +58,7 @@ void graph_run(cudaGraphExec_t e);
 void graph_release(cudaGraphExec_t e);
 
 /* ---- event.cc ---- */
-void event_ran(cudaEvent_t e, uint64_t number);
+void event_ran(cudaEvent_t e, uint64_t record);
 
 /* ---- memory.cc ---- */
 /* Lets this process touch device memory until close; nests. Does nothing without guard=1. */
@@ -78,7 +77,7 @@ struct CUstream_st {
     uint32_t magic;
     bool blocking; /* waits for the default stream and is waited for by it */
     simt::Op *first, *last;
-    uint64_t newest, done;
+    uint64_t newest; /* number of the newest op */
     uint32_t queued;
     cudaGraph_t capture;
     CUstream_st *next;

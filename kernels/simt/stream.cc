@@ -9,8 +9,7 @@ namespace simt
 
 enum { STREAM_MAGIC = 0x53545245, QUEUE_MOST = 4096 };
 
-static CUstream_st default_stream = {STREAM_MAGIC, true,   nullptr, nullptr, 0, 0, 0,
-                                     nullptr,      nullptr};
+static CUstream_st default_stream = {STREAM_MAGIC, true, nullptr, nullptr, 0, 0, nullptr, nullptr};
 static CUstream_st *streams = &default_stream;
 
 cudaStream_t stream_or_default(cudaStream_t s)
@@ -20,10 +19,6 @@ cudaStream_t stream_or_default(cudaStream_t s)
 uint64_t stream_newest(cudaStream_t s)
 {
     return s->newest;
-}
-bool stream_done(cudaStream_t s, uint64_t number)
-{
-    return s->done >= number;
 }
 
 Op *new_op(OpKind kind, size_t extra)
@@ -86,7 +81,6 @@ cudaError_t run_stream(cudaStream_t s, uint64_t until)
         if (!s->first) s->last = nullptr;
         s->queued--;
         run_op(op);
-        s->done = op->number;
         if (op->kind == OP_GRAPH) graph_release(op->graph);
         free(op);
     }
@@ -123,7 +117,6 @@ cudaError_t enqueue(cudaStream_t s, Op *op)
     order_with_default(s);
     op->next = nullptr;
     op->number = ++s->newest;
-    if (op->kind == OP_RECORD) op->until = op->number;
     *(s->last ? &s->last->next : &s->first) = op;
     s->last = op;
     /* A GPU's queue is not endless either. */
