@@ -31,6 +31,7 @@ const an_backend GPU(backend) = {
     .copy = GPU(copy_op),
     .gather_rows = GPU(gather_rows_op),
     .take_rows = GPU(take_rows_op),
+    .weight_rows = GPU(weight_rows_op),
     .scale = GPU(scale_op),
     .softcap = GPU(softcap_op),
     .rope = GPU(rope_op),

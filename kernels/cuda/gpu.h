@@ -282,6 +282,19 @@ int GPU(quant)(const gpu_quant *a, gpu_stream stream);
 int GPU(gate)(const float *sums, int n, int rows, const int32_t *range, const gpu_out *out,
               gpu_stream stream);
 
+/* rows.cu: y[i, :] = row ids[i] of a packed weight [n, k]: of `blocks` where blocks.low is not NULL,
+ * else of `plain`. An id out of range raises bad_id, its row of y becomes zeros. */
+typedef struct gpu_weight_rows {
+    gpu_matrix plain;
+    gpu_blocks blocks;
+    const int32_t *ids;
+    int tokens, k;
+    void *y;
+    int y_dtype;
+    gpu_flags *flags;
+} gpu_weight_rows;
+int GPU(weight_rows)(const gpu_weight_rows *a, gpu_stream stream);
+
 /* ---------------------------------------------------------------- moe.cu: mixtures of experts
  * Choice i of token t is number t * top_k + i; choices are grouped by expert, those of one expert in
  * the order of their tokens. */
@@ -313,6 +326,8 @@ typedef struct gpu_attention {
     int dtype; /* of q, k, v and y: GPU_F32 or GPU_BF16 */
     float scale;
     bool causal;
+    size_t shared_bytes; /* most dynamic shared memory of a block: wide heads take smaller steps
+                            where that is 99 KB, as in GPUs for desktops */
 } gpu_attention;
 int GPU(attention)(const gpu_attention *a, gpu_stream s);
 
@@ -367,6 +382,7 @@ typedef struct gpu_paged {
     int dtype; /* of q and y */
     float scale, softcap;
     int window; /* 0 = all */
+    size_t shared_bytes; /* as in gpu_attention */
     /* wide == 0: a block does all of a tile's segments. Else segments round * wide .. of every tile,
      * counted from its first, are blocks of their own, whose states are then merged into totals;
      * where a tile's last is among them, y is written. */

@@ -116,6 +116,8 @@ void GPU(weight_free)(an_weight *w);
 an_status GPU(gemm_op)(an_lane *l, const an_gemm_args *a);
 an_status GPU(conv2d_op)(an_lane *l, const an_conv_args *a);
 an_status GPU(moe_op)(an_lane *l, const an_moe_args *a);
+an_status GPU(weight_rows_op)(an_lane *l, const an_weight *w, const an_tensor *ids,
+                              const an_tensor *y);
 /* attention.c */
 an_status GPU(attention_op)(an_lane *l, const an_attention_args *a);
 an_status GPU(attention_paged_op)(an_lane *l, const an_paged_args *a);

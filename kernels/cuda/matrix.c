@@ -135,6 +135,25 @@ an_status GPU(gemm_op)(an_lane *l, const an_gemm_args *a)
     return GPU(check)(l, error, "gemm");
 }
 
+an_status GPU(weight_rows_op)(an_lane *l, const an_weight *w, const an_tensor *ids,
+                              const an_tensor *y)
+{
+    const gpu_part *part = &weight_of(w)->part[0]; /* the only one, see weights.c */
+    gpu_weight_rows a = {
+        .ids = ids->data, .k = (int)w->k, .y = y->data, .y_dtype = type_of(y->dtype)};
+    if (rows_of(l, "weight_rows", ids->dim[0], &a.tokens)) return AN_TOO_LARGE;
+    if (GPU(idle)(l)) return l->error.status;
+    if (part->blocks)
+        a.blocks = part->quant;
+    else
+        a.plain = part->plain;
+    gpu_lane *g = l->gpu;
+    a.flags = g->flags;
+    g->flagged = true;
+    g->vocabulary = w->n;
+    return GPU(check)(l, GPU(weight_rows)(&a, g->stream), "weight_rows");
+}
+
 /* ---------------------------------------------------------------- convolution */
 
 an_status GPU(conv2d_op)(an_lane *l, const an_conv_args *a)

@@ -379,7 +379,9 @@ static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor
 an_status GPU(weight_linear)(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                              const an_tensor *const *bias, an_weight *out, an_error *err)
 {
-    return pack(d, dtype, n_parts, w, bias, out, err);
+    an_status s = pack(d, dtype, n_parts, w, bias, out, err);
+    out->rows = !s && n_parts == 1;
+    return s;
 }
 
 an_status GPU(weight_conv)(an_device *d, an_dtype dtype, const an_tensor *w, const an_tensor *bias,
