@@ -46,7 +46,8 @@ an_status GPU(attention_op)(an_lane *l, const an_attention_args *a)
                              .head_dim = a->head_dim,
                              .dtype = gpu_type(a->dtype),
                              .scale = a->scale,
-                             .causal = a->causal};
+                             .causal = a->causal,
+                             .shared_bytes = GPU(device_of)(l->device)->shared_bytes};
     return GPU(check)(l, GPU(attention)(&g, GPU(stream)(l)), "attention");
 }
 
@@ -249,6 +250,7 @@ an_status GPU(attention_paged_op)(an_lane *l, const an_paged_args *a)
                    .scale = a->scale,
                    .softcap = a->softcap,
                    .window = (int)(a->window < INT32_MAX / 2 ? a->window : INT32_MAX / 2),
+                   .shared_bytes = GPU(device_of)(l->device)->shared_bytes,
                    .states = states,
                    .totals = totals};
     an_status s = launch_tiles(l, &g, tile, t.smalls, true, t.segments[0]);

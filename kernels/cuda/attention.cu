@@ -110,11 +110,10 @@ __global__ void __launch_bounds__(PLAIN_THREADS)
 
 /* ---------------------------------------------------------------- launching */
 
-template <int DK, int DV, int KEYS>
-static cudaError_t launch_bf16(const gpu_attention &a, bool aligned, cudaStream_t stream)
+template <class T>
+static cudaError_t launch_tile(const gpu_attention &a, bool aligned, cudaStream_t stream)
 {
-    typedef flash_tile<DK, DV, KEYS, 4> T;
-    const int slices = DK / DV, tiles = (a.q_len + T::ROWS - 1) / T::ROWS;
+    const int slices = T::DK / T::DV, tiles = (a.q_len + T::ROWS - 1) / T::ROWS;
     const dim3 grid((unsigned)(tiles * slices), (unsigned)a.heads, (unsigned)a.rows);
     const cudaError_t e = cudaFuncSetAttribute(
         attention_bf16<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, T::BYTES);
@@ -122,6 +121,14 @@ static cudaError_t launch_bf16(const gpu_attention &a, bool aligned, cudaStream_
     KLAUNCH(attention_bf16<T>, grid, T::THREADS, T::BYTES, stream)
     (a, flash_score_of(a.scale, 0), aligned, slices);
     return cudaGetLastError();
+}
+
+/* A width whose tile has room in a block of any GPU. */
+template <int D, int KEYS>
+static cudaError_t launch_bf16(const gpu_attention &a, bool aligned, cudaStream_t stream)
+{
+    static_assert(flash_tile<D, D, KEYS, 4>::BYTES <= 99 << 10, "fits");
+    return launch_tile<flash_tile<D, D, KEYS, 4>>(a, aligned, stream);
 }
 
 static bool at16(const void *p, int64_t stride)
@@ -134,15 +141,17 @@ static cudaError_t attend_bf16(const gpu_attention &a, cudaStream_t s)
     const int d = a.head_dim;
     const bool aligned =
         d % 8 == 0 && at16(a.q, a.q_stride) && at16(a.k, a.k_stride) && at16(a.v, a.v_stride);
-    if (d <= 32) return launch_bf16<32, 32, 64>(a, aligned, s);
-    if (d <= 48) return launch_bf16<48, 48, 64>(a, aligned, s);
-    if (d <= 64) return launch_bf16<64, 64, 64>(a, aligned, s);
-    if (d <= 80) return launch_bf16<80, 80, 64>(a, aligned, s);
-    if (d <= 96) return launch_bf16<96, 96, 64>(a, aligned, s);
-    if (d <= 128) return launch_bf16<128, 128, 64>(a, aligned, s);
-    if (d <= 160) return launch_bf16<160, 160, 64>(a, aligned, s);
-    if (d <= 256) return launch_bf16<256, 256, 32>(a, aligned, s);
-    return launch_bf16<512, 256, 32>(a, aligned, s);
+    if (d <= 32) return launch_bf16<32, 64>(a, aligned, s);
+    if (d <= 48) return launch_bf16<48, 64>(a, aligned, s);
+    if (d <= 64) return launch_bf16<64, 64>(a, aligned, s);
+    if (d <= 80) return launch_bf16<80, 64>(a, aligned, s);
+    if (d <= 96) return launch_bf16<96, 64>(a, aligned, s);
+    if (d <= 128) return launch_bf16<128, 64>(a, aligned, s);
+    if (d <= 160) return launch_bf16<160, 32>(a, aligned, s);
+    if (d <= 256) return launch_bf16<256, 32>(a, aligned, s);
+    typedef flash_tile<512, 256, 32, 4> wide; /* O of 512 would not fit the registers */
+    if (a.shared_bytes >= wide::BYTES) return launch_tile<wide>(a, aligned, s);
+    return launch_tile<flash_tile<512, 256, 16, 2>>(a, aligned, s);
 }
 
 static cudaError_t attend_f32(const gpu_attention &a, cudaStream_t stream)

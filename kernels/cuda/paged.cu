@@ -409,8 +409,9 @@ static cudaError_t attend_bf16(const gpu_paged &a, cudaStream_t s)
     if (d <= 64) return either_bf16<64, 64, 32, 4>(a, s);
     if (d <= 96) return either_bf16<96, 96, 32, 4>(a, s);
     if (d <= 128) return either_bf16<128, 128, 32, 4>(a, s);
-    if (d <= 256) return either_bf16<256, 256, 32, 4>(a, s);
-    return either_bf16<512, 256, 32, 2>(a, s);
+    if (a.shared_bytes < paged_bytes<flash_tile<256, 256, 32, 4>>)
+        return d <= 256 ? either_bf16<256, 128, 16, 4>(a, s) : either_bf16<512, 128, 16, 2>(a, s);
+    return d <= 256 ? either_bf16<256, 256, 32, 4>(a, s) : either_bf16<512, 256, 32, 2>(a, s);
 }
 
 template <class Q, class K> static cudaError_t attend_plain(const gpu_paged &a, cudaStream_t s)

@@ -67,7 +67,7 @@ static char *outcome(h_run *h, gpu_paged *g, const split_case *c, bool small, in
     return nan;
 }
 
-static void check(const split_case *c)
+static void check_room(const split_case *c, size_t shared_bytes)
 {
     h_run h = {.d = h_device("simt", "auto", 1)};
     REQUIRE(h.d && an_lane_open(h.d, 1 << 20, &h.l, NULL) == AN_OK);
@@ -86,7 +86,8 @@ static void check(const split_case *c)
                    .group = c->heads / c->kv_heads,
                    .dtype = c->dtype == AN_BF16,
                    .scale = 1 / sqrtf((float)c->head_dim),
-                   .window = c->window};
+                   .window = c->window,
+                   .shared_bytes = shared_bytes};
     const size_t bytes = (size_t)(c->tokens * width) * an_dtype_size(c->dtype);
     const bool both = c->dtype == AN_BF16 && c->pool == AN_BF16;
     char *first = outcome(&h, &g, c, true, 0);
@@ -104,6 +105,12 @@ static void check(const split_case *c)
     an_device_close(h.d);
 }
 
+static void check(const split_case *c)
+{
+    check_room(c, 227 << 10);
+    if (c->head_dim > 128) check_room(c, 99 << 10);
+}
+
 TEST(splits)
 {
     check(&(split_case){4, 2, 64, 0, 1000, 20, AN_BF16, AN_BF16});
@@ -112,6 +119,51 @@ TEST(splits)
     check(&(split_case){1, 1, 512, 0, 520, 33, AN_BF16, AN_BF16});
     check(&(split_case){4, 2, 20, 0, 1000, 9, AN_F32, AN_BF16});
     check(&(split_case){1, 1, 33, 300, 1000, 20, AN_F32, AN_F32});
+}
+
+/* Heads wider than a block with 99 KB can hold at once: other tiles, the same values about. */
+TEST(little_shared_memory)
+{
+    enum { Q = 35, KEYS_ = 70, MOST = 512 };
+    static const int dims[] = {512, 300};
+    h_run h = {.d = h_device("simt", "auto", 1)};
+    REQUIRE(h.d && an_lane_open(h.d, 1 << 20, &h.l, NULL) == AN_OK);
+    for (int i = 0; i < 2; i++) {
+        const int d = dims[i];
+        const size_t bytes = (size_t)(Q * d) * sizeof(uint16_t);
+        void *at[3] = {device_values(&h, AN_BF16, Q * d, 1),
+                       device_values(&h, AN_BF16, KEYS_ * d, 2),
+                       device_values(&h, AN_BF16, KEYS_ * d, 3)};
+        uint16_t y[2][Q * MOST];
+        for (int little = 0; little < 2; little++) {
+            const size_t mark = an_lane_mark(h.l);
+            GPU(device_of)(h.d)->shared_bytes = (little ? 99 : 227) << 10;
+            an_tensor out = an_lane_tensor(h.l, AN_BF16, 1, Q, d);
+            an_attention(h.l, &(an_attention_args){.rows = 1,
+                                                   .heads = 1,
+                                                   .head_dim = d,
+                                                   .dtype = AN_BF16,
+                                                   .q = at[0],
+                                                   .k = at[1],
+                                                   .v = at[2],
+                                                   .q_stride = d,
+                                                   .k_stride = d,
+                                                   .v_stride = d,
+                                                   .q_len = Q,
+                                                   .kv_len = KEYS_,
+                                                   .scale = 0.05f,
+                                                   .y = out});
+            an_download(h.l, y[little], out.data, bytes);
+            an_lane_release(h.l, mark);
+        }
+        an_error err = {0};
+        CHECK_MSG(an_lane_status(h.l, &err) == AN_OK, "%s", err.message);
+        for (int j = 0; j < Q * d; j++)
+            CHECK_NEAR((double)an_bf16_to_f32(y[0][j]), (double)an_bf16_to_f32(y[1][j]), 6e-3);
+        for (int j = 0; j < 3; j++) an_device_free(h.d, at[j]);
+    }
+    an_lane_close(h.l);
+    an_device_close(h.d);
 }
 
 int main(int argc, char **argv)
