@@ -12,9 +12,8 @@ foreach(name planted runtime)
   target_compile_definitions(${test} PRIVATE AN_GPU_PREFIX=an_simt_)
   target_include_directories(${test} PRIVATE ${CMAKE_SOURCE_DIR}/kernels/cuda
                              ${CMAKE_SOURCE_DIR}/kernels/simt/include ${CMAKE_SOURCE_DIR}/include)
-  if(ANNEAL_SANITIZE STREQUAL "address")
-    target_compile_options(${test} PRIVATE -fsanitize=address,undefined -fno-sanitize-recover=all
-                           -fno-omit-frame-pointer -g)
+  target_compile_options(${test} PRIVATE ${AN_GPU_SANITIZE})
+  if(AN_GPU_SANITIZE)
     target_link_options(${test} PRIVATE -fsanitize=address,undefined)
   endif()
   target_link_libraries(${test} PRIVATE Threads::Threads m)
