@@ -137,7 +137,7 @@ TEST(little_shared_memory)
         uint16_t y[2][Q * MOST];
         for (int little = 0; little < 2; little++) {
             const size_t mark = an_lane_mark(h.l);
-            GPU(device_of)(h.d)->shared_bytes = (little ? 99 : 227) << 10;
+            GPU(device_of)(h.d)->shared_bytes = (size_t)(little ? 99 : 227) << 10;
             an_tensor out = an_lane_tensor(h.l, AN_BF16, 1, Q, d);
             an_attention(h.l, &(an_attention_args){.rows = 1,
                                                    .heads = 1,
