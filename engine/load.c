@@ -285,6 +285,8 @@ void an_slots_load_defaults(an_engine *e)
         an_slot *s = &e->slot[i];
         if (!s->entry.is_default) continue; /* a broken one hands the title on, further down */
         an_error err = {0};
-        if (an_slot_load(e, s, &err)) an_slot_broken(e, s, &err);
+        an_status st = an_slot_load(e, s, &err);
+        if (st == AN_DEVICE) an_device_failed(e, &err);
+        if (st) an_slot_broken(e, s, &err);
     }
 }

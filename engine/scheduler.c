@@ -356,6 +356,8 @@ static bool tick(an_engine *e)
 void *an_device_thread(void *engine)
 {
     an_engine *e = engine;
+    an_error err = {0};
+    if (an_device_enter(e->device, &err)) an_device_failed(e, &err);
     an_slots_load_defaults(e);
     pthread_mutex_lock(&e->lock);
     e->ready = true;

@@ -89,7 +89,11 @@ an_status an_tracks_open(an_engine *e, bool threads, an_error *err)
     for (int i = 0; i < e->tracks && !s; i++) {
         an_track *k = &e->track[i];
         k->e = e;
-        s = an_lane_open(e->device, 0, &k->lane, err);
+        /* A token is a moment's work and somebody waits for it; a step of pictures is long. */
+        if (i == AN_KIND_TEXT)
+            s = an_lane_open_urgent(e->device, 0, &k->lane, err);
+        else
+            s = an_lane_open(e->device, 0, &k->lane, err);
         if (!s && threads && e->tracks > 1) s = start_thread(k, err);
     }
     return s;

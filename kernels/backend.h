@@ -108,7 +108,7 @@ struct an_device {
 struct an_lane {
     an_device *device;
     void *gpu; /* kernels/cuda's part, or NULL */
-    bool counting;
+    bool counting, urgent;
     char *arena;
     size_t size, used, peak;
     double flops;

@@ -6,13 +6,15 @@
 
 #define ALIGN 64
 
-static an_status lane_new(an_device *d, size_t bytes, bool counting, an_lane **out, an_error *err)
+static an_status lane_new(an_device *d, size_t bytes, bool counting, bool urgent, an_lane **out,
+                          an_error *err)
 {
     *out = NULL;
     an_lane *l = calloc(1, sizeof *l);
     if (!l) return an_fail(err, AN_NO_MEMORY, "no memory for a lane");
     l->device = d;
     l->counting = counting;
+    l->urgent = urgent;
     l->size = counting ? SIZE_MAX / 2 : bytes;
     if (!counting && bytes) {
         void *arena;
@@ -35,12 +37,17 @@ static an_status lane_new(an_device *d, size_t bytes, bool counting, an_lane **o
 
 an_status an_lane_open(an_device *d, size_t bytes, an_lane **out, an_error *err)
 {
-    return lane_new(d, bytes, false, out, err);
+    return lane_new(d, bytes, false, false, out, err);
+}
+
+an_status an_lane_open_urgent(an_device *d, size_t bytes, an_lane **out, an_error *err)
+{
+    return lane_new(d, bytes, false, true, out, err);
 }
 
 an_status an_lane_open_counting(an_device *d, an_lane **out, an_error *err)
 {
-    return lane_new(d, 0, true, out, err);
+    return lane_new(d, 0, true, false, out, err);
 }
 
 an_status an_lane_resize(an_lane *l, size_t bytes, an_error *err)

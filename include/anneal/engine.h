@@ -32,7 +32,8 @@ typedef struct an_engine_options {
     size_t max_result_bytes; /* pixels of finished jobs kept, default 512 MiB; and, on its own,
                                 uploads of waiting ones */
     double job_ttl_s;        /* default 600 */
-    size_t memory_bytes;     /* budget for weights and activations; 0 = 80 % of the machine's */
+    size_t memory_bytes;     /* budget for weights and activations; 0 = 80 % of the machine's, 90 %
+                                of a GPU's own */
     int text_cache;          /* encodings kept, default 256 */
     int vae_tile;            /* latents above this edge decode in tiles, default 128 */
     /* language models */

@@ -66,6 +66,8 @@ typedef struct an_lane an_lane;
 
 /* bytes: size of the scratch arena, allocated now. */
 an_status an_lane_open(an_device *d, size_t bytes, an_lane **out, an_error *err);
+/* The same, but where work of several lanes competes for a GPU, this one's goes first. */
+an_status an_lane_open_urgent(an_device *d, size_t bytes, an_lane **out, an_error *err);
 /* A lane that computes nothing and touches no data: it checks shapes, counts the arena's peak and
  * the FLOPs. Running a step on it is how memory and cost are known before anything is served. */
 an_status an_lane_open_counting(an_device *d, an_lane **out, an_error *err);

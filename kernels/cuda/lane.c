@@ -28,7 +28,10 @@ an_status GPU(lane_open)(an_lane *l, an_error *err)
         return s;
     }
     l->gpu = g;
-    cudaError_t e = cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking);
+    int least = 0, most = 0;
+    cudaError_t e = cudaDeviceGetStreamPriorityRange(&least, &most);
+    const int priority = l->urgent ? most : least;
+    if (!e) e = cudaStreamCreateWithPriority(&g->stream, cudaStreamNonBlocking, priority);
     if (!e) e = cudaMallocHost((void **)&g->ring, 2 * (size_t)GPU_RING_HALF);
     for (int i = 0; i < 2 && !e; i++)
         e = cudaEventCreateWithFlags((cudaEvent_t *)&g->passed[i], cudaEventDisableTiming);

@@ -111,6 +111,23 @@ static double busy(an_engine *e)
     return s.busy_s;
 }
 
+/* A picture and texts at the same time; whether their ticks were. */
+static bool crowd(an_engine *e, result *out)
+{
+    const double before = busy(e), start = an_now_s();
+    an_job *p = paint(e, 3), *other[3];
+    for (int i = 0; i < 3; i++) other[i] = tell(e, 100);
+    keep_text(tell(e, TOKENS), out);
+    keep_picture(p, out);
+    for (int i = 0; i < 3; i++) {
+        help_wait(other[i]);
+        an_job_unref(other[i]);
+    }
+    const double ticks = busy(e) - before, seconds = an_now_s() - start;
+    printf("  %.2f s of ticks in %.2f s\n", ticks, seconds);
+    return ticks > seconds;
+}
+
 TEST(at_once_as_alone)
 {
     an_engine *e = help_engine(models, "bf16", on_simt);
@@ -118,19 +135,12 @@ TEST(at_once_as_alone)
     static result alone, both;
     keep_picture(paint(e, 3), &alone);
     keep_text(tell(e, TOKENS), &alone);
-    const double before = busy(e), start = an_now_s();
-    an_job *p = paint(e, 3), *other[3];
-    for (int i = 0; i < 3; i++) other[i] = tell(e, 100);
-    keep_text(tell(e, TOKENS), &both);
-    keep_picture(p, &both);
-    for (int i = 0; i < 3; i++) {
-        help_wait(other[i]);
-        an_job_unref(other[i]);
+    bool overlapped = false;
+    for (int i = 0; i < 5 && !overlapped; i++) { /* a busy machine may keep a thread waiting */
+        overlapped = crowd(e, &both);
+        CHECK(memcmp(&alone, &both, sizeof alone) == 0);
     }
-    const double ticks = busy(e) - before, seconds = an_now_s() - start;
-    printf("  %.2f s of ticks in %.2f s\n", ticks, seconds);
-    CHECK(ticks > seconds);
-    CHECK(memcmp(&alone, &both, sizeof alone) == 0);
+    CHECK(overlapped);
     CHECK(text_all_free(e));
     an_engine_free(e);
 }
