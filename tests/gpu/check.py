@@ -7,6 +7,7 @@ CARRIED = os.path.join(ROOT, 'build-carry')
 KERNELS = ['attention', 'conv', 'gemm', 'lane', 'lm', 'norm', 'ops', 'paged', 'paged_split', 'quant', 'step', 'tiles']
 QUICK_KERNELS = [('norm', 'rms'), ('ops', 'add'), ('step', 'latent')]
 RACES = ['attention', 'conv', 'gemm', 'lm', 'norm', 'paged', 'quant']  # kernels that use shared memory
+GPU = 'GPU (name, driver, memory, capability, most MHz of SM and memory, ECC)'
 RESERVE = 5  # seconds kept for writing the end
 
 
@@ -150,7 +151,9 @@ class Check:
         m['date'] = datetime.datetime.now(datetime.timezone.utc).strftime('%Y-%m-%d %H:%M UTC')
         m['device asked for'] = self.a.device
         gpu = ask('nvidia-smi', '--query-gpu=name,driver_version,memory.total,compute_cap,clocks.max.sm,clocks.max.mem,ecc.mode.current', '--format=csv,noheader')
-        m['GPU (name, driver, memory, capability, most MHz of SM and memory, ECC)'] = gpu or 'none found by nvidia-smi'
+        if not gpu:  # an nvidia-smi that does not know all of this
+            gpu = ask('nvidia-smi', '--query-gpu=name,driver_version,memory.total', '--format=csv,noheader')
+        m[GPU] = gpu or 'none found by nvidia-smi'
         nvcc = self.nvcc()
         m['nvcc'] = (re.findall(r'release .*', ask(nvcc, '--version')) or [''])[0] if nvcc else 'none'
         m['compiler'] = ask(os.environ.get('CC', 'cc'), '--version').split('\n')[0]
@@ -186,7 +189,7 @@ class Check:
         if os.path.exists(os.path.join(CARRIED, 'carried.cmake')):
             command.append('-DANNEAL_CARRIED=' + CARRIED)
         command.append('-DANNEAL_CUDA=' + ('on' if self.a.device == 'cuda' else 'off'))
-        capability = re.findall(r', (\d+)\.(\d+),', self.machine.get('GPU (name, driver, memory, capability, most MHz of SM and memory, ECC)', ''))
+        capability = re.findall(r'MiB, (\d+)\.(\d),', self.machine.get(GPU, ''))
         if self.a.device == 'cuda' and capability:  # this GPU's code alone: a third of the compile time
             arch = ''.join(capability[0])
             command.append(f'-DANNEAL_CUDA_ARCHS={arch}' + ('a' if int(arch) >= 90 else ''))
