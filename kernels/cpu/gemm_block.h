@@ -239,29 +239,53 @@ static inline void store_any(void *p, an_dtype dtype, int64_t at, an_vf v, int64
     }
 }
 
-/* One row's columns j0..j1: v holds the sums, gate those of the other half or NULL. Both may be
- * read past their end, up to a vector. */
-static void finish_row(const an_gemm_job *j, int64_t m, int64_t j0, int64_t j1, const float *v,
-                       const float *gate)
+/* What the loop below would otherwise ask of the job at every vector. */
+typedef struct epilogue {
+    an_act act;
+    an_dtype y, residual;
+    bool has_residual, has_row_bias;
+} epilogue;
+
+static inline __attribute__((always_inline)) void finish_as(const epilogue e, const an_gemm_job *j,
+                                                            int64_t m, int64_t j0, int64_t j1,
+                                                            const float *v, const float *gate)
 {
     const float *bias = j->w->bias;
     const int64_t row = m * j->n_out;
-    const int64_t row_of_bias = j->row_bias ? m / (j->oh * j->ow) * j->n_out : 0;
+    const int64_t row_of_bias = e.has_row_bias ? m / (j->oh * j->ow) * j->n_out : 0;
     for (int64_t i = j0; i < j1; i += AN_VL, v += AN_VL) {
         const int64_t n = j1 - i;
         an_vf x = v_load(v) + load_any(bias, AN_F32, i, n);
-        if (j->row_bias) x += load_any(j->row_bias, j->row_bias_dtype, row_of_bias + i, n);
+        if (e.has_row_bias) x += load_any(j->row_bias, j->row_bias_dtype, row_of_bias + i, n);
         if (gate) {
             an_vf g = v_load(gate + (i - j0)) + load_any(bias, AN_F32, j->n_out + i, n);
-            x = j->act == AN_ACT_GEGLU    ? x * v_gelu(g)
-                : j->act == AN_ACT_SWIGLU ? v_silu(x) * g
-                                          : v_gelu_tanh(x) * g;
-        } else if (j->act != AN_ACT_NONE) {
-            x = v_act(j->act, x);
+            x = e.act == AN_ACT_GEGLU    ? x * v_gelu(g)
+                : e.act == AN_ACT_SWIGLU ? v_silu(x) * g
+                                         : v_gelu_tanh(x) * g;
+        } else if (e.act != AN_ACT_NONE) {
+            x = v_act(e.act, x);
         }
-        if (j->residual) x += load_any(j->residual, j->residual_dtype, row + i, n);
-        store_any(j->y, j->y_dtype, row + i, x, n);
+        if (e.has_residual) x += load_any(j->residual, e.residual, row + i, n);
+        store_any(j->y, e.y, row + i, x, n);
     }
+}
+
+/* One row's columns j0..j1: v holds the sums, gate those of the other half or NULL. Both may be
+ * read past their end, up to a vector. What language models ask for has loops of its own. */
+static void finish_row(const an_gemm_job *j, int64_t m, int64_t j0, int64_t j1, const float *v,
+                       const float *gate)
+{
+    const epilogue e = {j->act, j->y_dtype, j->residual_dtype, j->residual != NULL,
+                        j->row_bias != NULL};
+    const bool f32 = e.y == AN_F32 && !e.has_row_bias;
+    if (f32 && !gate && e.act == AN_ACT_NONE && !e.has_residual)
+        finish_as((epilogue){.act = AN_ACT_NONE, .y = AN_F32}, j, m, j0, j1, v, NULL);
+    else if (f32 && !gate && e.act == AN_ACT_NONE && e.residual == AN_F32)
+        finish_as((epilogue){AN_ACT_NONE, AN_F32, AN_F32, true, false}, j, m, j0, j1, v, NULL);
+    else if (f32 && gate && e.act == AN_ACT_SWIGLU && !e.has_residual)
+        finish_as((epilogue){.act = AN_ACT_SWIGLU, .y = AN_F32}, j, m, j0, j1, v, gate);
+    else
+        finish_as(e, j, m, j0, j1, v, gate);
 }
 
 /* ---------------------------------------------------------------- one task */
