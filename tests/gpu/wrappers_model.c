@@ -37,7 +37,7 @@ static uint32_t random_bits(uint64_t *s)
 /* A whole number from -most to most. */
 static int random_int(uint64_t *s, int most)
 {
-    return (int)(random_bits(s) % (uint32_t)(2 * most + 1)) - most;
+    return (int)((int64_t)(random_bits(s) % (2 * (uint32_t)most + 1)) - most);
 }
 
 /* Between -1 and 1, 24 bits. */
