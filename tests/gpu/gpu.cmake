@@ -13,7 +13,7 @@ if(AN_NVCC_FOUND) # the same on a GPU, in the same binary
   set(obj ${CMAKE_BINARY_DIR}/cuda/wrappers.o)
   add_custom_command(OUTPUT ${obj} VERBATIM
     COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
-    COMMAND ${AN_NVCC} -std=c++17 -O3 ${gencode} -DAN_GPU_PREFIX=an_cuda_ -Xcompiler=-fPIE,-fno-exceptions
+    COMMAND ${AN_NVCC} -std=c++17 -O3 ${gencode} -DAN_GPU_PREFIX=an_cuda_ -Xcompiler=-fPIE,-fno-exceptions,-fno-threadsafe-statics
       -I${CMAKE_SOURCE_DIR}/include -I${CMAKE_SOURCE_DIR}/kernels -I${CMAKE_SOURCE_DIR}/kernels/cuda
       -MD -MF ${obj}.d -c ${CMAKE_CURRENT_SOURCE_DIR}/gpu/wrappers.cu -o ${obj}
     DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/gpu/wrappers.cu DEPFILE ${obj}.d
