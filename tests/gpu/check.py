@@ -97,7 +97,9 @@ class Check:
         if code == 77:
             s.add(suites_skipped=1)
             return True
-        lines = [l.strip() for l in text.splitlines() if re.search(r'FAIL|[Ee]rror|ERROR|=========', l)]
+        every = [l.strip() for l in text.splitlines() if l.strip()]
+        lines = [l for l in every if re.search(r'FAIL|[Ee]rror|ERROR|^========= ', l)] or every[-1:]
+        lines = list(dict.fromkeys(lines))  # one of many
         ended = 'took longer than its limit' if code is None else f'exit code {code}'
         s.failures += [f'{what}: {ended}'] + [f'{what}: {l[:300]}' for l in lines[:6]]
         return False
@@ -113,7 +115,9 @@ class Check:
         good = True
         with concurrent.futures.ThreadPoolExecutor(max(1, min(6, self.cpus // 2))) as pool:
             for name, code, text in pool.map(one, suites):
-                good &= self.judge(s, name, code, text)
+                fine = self.judge(s, name, code, text)
+                s.add(suites_failed=0 if fine else 1)
+                good &= fine
         s.add(suites=len(suites))
         return good
 
