@@ -268,4 +268,18 @@ void fibers_reset(void)
     }
 }
 
+void fibers_free(void)
+{
+    for (Fiber *f = state.all, *next; f; f = next) {
+        next = f->next;
+        SIMT_UNPOISON(f->low, STACK);
+#ifdef SIMT_TSAN
+        if (f->tsan) __tsan_destroy_fiber(f->tsan);
+#endif
+        munmap(f->low - GUARD, GUARD + STACK);
+        free(f);
+    }
+    state.all = state.idle = nullptr;
+}
+
 } // namespace simt

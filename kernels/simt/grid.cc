@@ -27,9 +27,28 @@ struct Job {
 
 /* ---------------------------------------------------------------- one machine thread's part */
 
-static bool prepare_state(const Launch *l)
+/* A machine thread that ran blocks ends: its stacks and memory go with it. */
+static void state_free(void *)
 {
     State &s = state;
+    fibers_free();
+    for (int i = 0; s.threads && i < MAX_THREADS; i++) free(s.threads[i].copies);
+    free(s.threads);
+    if (s.dyn_base) SIMT_UNPOISON(s.dyn_base, SHARED_MOST + CANARY);
+    free(s.dyn_base);
+    s.threads = nullptr;
+    s.dyn_base = nullptr;
+}
+
+static pthread_key_t ending;
+static void ending_make(void) { pthread_key_create(&ending, state_free); }
+
+static bool prepare_state(const Launch *l)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    State &s = state;
+    pthread_once(&once, ending_make);
+    pthread_setspecific(ending, &s);
     if (!s.threads) s.threads = (Thread *)calloc(MAX_THREADS, sizeof *s.threads);
     if (!s.dyn_base) s.dyn_base = (unsigned char *)aligned_alloc(1024, SHARED_MOST + CANARY);
     if (!s.threads || !s.dyn_base) return false;

@@ -146,6 +146,8 @@ void yield(void);
 void set_ready(Thread *t);
 /* After an error: the stacks are as the kernel left them, so they are made anew. */
 void fibers_reset(void);
+/* When the machine thread ends. */
+void fibers_free(void);
 uint64_t random_bits(void);
 
 /* ---- block.cc ---- */
