@@ -29,9 +29,10 @@ static int64_t max64(int64_t a, int64_t b)
 
 #define SUMS ((int64_t)64 << 10) /* floats of a task's sums, most */
 #define ROWS_BYTES                                                                                 \
-    ((int64_t)256 << 10)           /* of a task's rounded activations, about: they are read once   \
-                                      a panel and should stay in the second-level cache */
-#define TASK_WORK ((int64_t)60000) /* multiply-adds that are worth handing out */
+    ((int64_t)256 << 10)             /* of a task's rounded activations, about: they are read once \
+                                        a panel and should stay in the second-level cache */
+#define TASK_WORK  ((int64_t)60000)  /* multiply-adds that are worth handing out */
+#define ROUND_WORK ((int64_t)100000) /* activations that are worth handing out to be rounded */
 
 typedef struct quant_job {
     const an_gemm_job *gemm; /* for the epilogue */
@@ -69,7 +70,7 @@ static void choose_grid(quant_job *q, int threads)
                           : work > 4 * threads ? 4 * threads
                                                : (int64_t)work;
     q->cols = max64(q->cols, ceil_div(tasks, q->rows));
-    while (q->cols > 1 && q->rows * q->cols % threads) q->cols++;
+    while (tasks >= threads && q->rows * q->cols % threads) q->cols++;
     q->cols = min64(q->cols, q->panels);
 }
 
@@ -205,7 +206,7 @@ an_status an_quant_gemm(an_lane *l, const an_gemm_args *a)
     if (plain) run_plain(&j, q.w, pool, sums, room, scratch);
     q.plain = sums;
     const int64_t tiles = ceil_div(j.m, AN_QUANT_ROWS);
-    if (j.m * g->k < 100000)
+    if (j.m * g->k < ROUND_WORK)
         for (int64_t t = 0; t < tiles; t++) round_task(&q, t, 0);
     else
         an_pool_run(pool, tiles, round_task, &q);
