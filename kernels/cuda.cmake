@@ -1,7 +1,7 @@
 # The device "cuda": kernels/cuda through nvcc. ANNEAL_CUDA=auto takes nvcc where there is a good one,
 # on insists, off leaves it out. The runtime is linked statically, so that the binary starts where
 # there is no driver and says so when asked for a GPU.
-set(ANNEAL_CUDA off CACHE STRING "the device cuda: auto, on or off")
+set(ANNEAL_CUDA auto CACHE STRING "the device cuda: auto, on or off")
 set(ANNEAL_CUDA_ARCHS "80;90a" CACHE STRING "GPUs to compile for; later ones take the PTX of sm_80")
 set(AN_CUDA_LEAST 12.8)
 
