@@ -63,8 +63,10 @@ add_library(an_gpu_simt OBJECT ${AN_GPU_SRCS} ${AN_GPU_KERNELS} ${AN_SIMT_SRCS})
 target_compile_definitions(an_gpu_simt PRIVATE AN_GPU_PREFIX=an_simt_ _GNU_SOURCE)
 target_include_directories(an_gpu_simt PRIVATE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/kernels
                            ${CMAKE_SOURCE_DIR}/kernels/cuda ${CMAKE_SOURCE_DIR}/kernels/simt/include)
-# No C++ at run time. -Warray-bounds of gcc 12 is mistaken about slices of fragments in registers.
-set(AN_GPU_CXX_FLAGS -Wall -Wextra ${AN_WERROR} -Wno-unknown-pragmas -Wno-array-bounds -fno-exceptions -fno-rtti
+# No C++ at run time. gcc 12 is mistaken about slices of fragments in registers (-Warray-bounds), and
+# about what is read under the very condition that it was written under (-Wmaybe-uninitialized).
+set(AN_GPU_CXX_FLAGS -Wall -Wextra ${AN_WERROR} -Wno-unknown-pragmas -Wno-array-bounds
+    -Wno-unknown-warning-option -Wno-maybe-uninitialized -fno-exceptions -fno-rtti
     -fno-threadsafe-statics -fno-math-errno -ffp-contract=off -fno-strict-aliasing)
 target_compile_options(an_gpu_simt PRIVATE
   "$<$<COMPILE_LANGUAGE:C>:$<TARGET_PROPERTY:an_flags,INTERFACE_COMPILE_OPTIONS>>"
