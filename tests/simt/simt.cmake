@@ -50,6 +50,10 @@ set(AN_SIMT_asan_LINK ${AN_SIMT_asan_EMULATOR})
 set(AN_SIMT_tsan_EMULATOR -DSIMT_TSAN=1)
 set(AN_SIMT_tsan_KERNELS -fsanitize=thread)
 set(AN_SIMT_tsan_LINK -fsanitize=thread)
+set(cudart)
+if(AN_NVCC_FOUND)
+  set(cudart ${AN_CUDART} -ldl -lrt)
+endif()
 set(AN_SIMT_ENV "TSAN_OPTIONS=halt_on_error=1" "ASAN_OPTIONS=detect_leaks=0")
 
 # One object of a variant: an_simt_object(RESULT variant source flags...)
@@ -99,7 +103,7 @@ foreach(variant asan tsan)
       DEPENDS test_kernels_${suite} an_kernels an_base ${kernels} ${emulator}
       COMMAND ${AN_CLANGXX} ${AN_SIMT_${variant}_LINK} $<TARGET_OBJECTS:test_kernels_${suite}>
         ${kernels} ${emulator} $<TARGET_FILE:an_kernels> $<TARGET_FILE:an_base>
-        ${JANSSON_LINK_LIBRARIES} ${DNNL_LIBRARY} -lm -pthread -o ${exe})
+        ${JANSSON_LINK_LIBRARIES} ${DNNL_LIBRARY} ${cudart} -lm -pthread -o ${exe})
     list(APPEND exes ${exe})
     add_test(NAME kernels_${suite}_simt_${variant} COMMAND ${exe})
     set_tests_properties(kernels_${suite}_simt_${variant} PROPERTIES SKIP_RETURN_CODE 77
