@@ -321,8 +321,9 @@ TEST(shapes_are_named)
     CHANGED("llama", "num_key_value_heads", 1,
             "model.layers.0.self_attn.k_proj.weight: shape [32,64], expected [16,64]");
     CHANGED("llama", "vocab_size", 1 << 24,
-            "model.embed_tokens.weight: shape [512,64], expected [16777216,64]");
-    CHANGED("llama", "hidden_size", 1 << 17, "model.embed_tokens.weight");
+            "model/lm_head.weight: shape [512,64], expected [16777216,64]");
+    CHANGED("llama", "hidden_size", 1 << 17,
+            "input_layernorm.weight: shape [64], expected [131072]");
     CHANGED("llama", "intermediate_size", 1 << 20,
             "model.layers.0.mlp.gate_proj.weight: shape [128,64], expected [1048576,64]");
     CHANGED("llama", "num_hidden_layers", 256, "model.layers.3.");
