@@ -21,7 +21,7 @@ struct Piece {
 
 static struct {
     char *base;
-    size_t size, used;
+    size_t size, used, reached; /* reached: nothing was ever taken past it */
     Piece *pieces;
     size_t n, cap;
     int open;
@@ -127,6 +127,7 @@ static cudaError_t take(void **p, size_t bytes)
     arena.pieces[i] = {at, bytes};
     arena.n++;
     arena.used += round_up(bytes);
+    if (at + need > arena.reached) arena.reached = at + need;
     SIMT_UNPOISON(arena.base + at, bytes);
     SIMT_POISON(arena.base + at + bytes, need - bytes);
     memory_open();
@@ -156,12 +157,12 @@ void memory_release(void *p)
 void memory_reset(void)
 {
     if (arena.base) {
-        for (size_t i = 0; i < arena.n; i++) /* the gap behind it */
-            SIMT_UNPOISON(arena.base + arena.pieces[i].at, round_up(arena.pieces[i].bytes) + GAP);
+        /* What lies here next (a mapped file) must not inherit what was freed, or between pieces. */
+        SIMT_UNPOISON(arena.base, arena.reached);
         munmap(arena.base, arena.size);
     }
     free(arena.pieces);
-    arena = {nullptr, 0, 0, nullptr, 0, 0, 0};
+    arena = {nullptr, 0, 0, 0, nullptr, 0, 0, 0};
 }
 
 } // namespace simt
