@@ -157,7 +157,8 @@ void memory_release(void *p)
 void memory_reset(void)
 {
     if (arena.base) {
-        /* What lies here next (a mapped file) must not inherit what was freed, or between pieces. */
+        /* What lies here next (a mapped file) must not inherit what was freed, or between pieces.
+         */
         SIMT_UNPOISON(arena.base, arena.reached);
         munmap(arena.base, arena.size);
     }
