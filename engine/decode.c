@@ -251,15 +251,6 @@ static void take_token(an_engine *e, part *p)
         finish(e, p, AN_FINISH_LENGTH, NULL, false);
 }
 
-/* Logits may be padded beyond the tokenizer's vocabulary, and in odd files it is the other way
- * round. */
-static bool grammar_mask(const batch *b, part *p, uint8_t *mask)
-{
-    int vocab = b->slot->entry.info.vocab, known = an_vocab_size(p->task->job->text->vocab);
-    if (vocab > known) memset(mask + known, 0, (size_t)(vocab - known));
-    return an_matcher_mask(seq_of(p)->matcher, mask);
-}
-
 /* A token for the sequence, from its own logits and history alone: any thread. -1: none can follow.
  */
 static void draw_token(const batch *b, part *p, an_sampler_room *room, uint8_t *mask)
@@ -279,7 +270,7 @@ static void draw_token(const batch *b, part *p, an_sampler_room *room, uint8_t *
     ban(x, count < x->min_tokens, &d);
     if (q->matcher) {
         d.mask = mask;
-        if (!grammar_mask(b, p, mask)) {
+        if (!an_matcher_mask(q->matcher, mask, (size_t)vocab)) {
             p->status = an_fail_param(&p->error, AN_INVALID, "grammar",
                                       "the grammar went beyond its limits after %d tokens", count);
             return;

@@ -23,7 +23,8 @@ static inline void text_byte(FILE *f, int byte)
     fprintf(f, "\\u%04x", code);
 }
 
-static inline bool text_write_tokenizer(const char *path)
+/* Of `ids` tokens: 512 are what the models have logits for. */
+static inline bool text_write_tokenizer(const char *path, int ids)
 {
     FILE *f = fopen(path, "w");
     if (!f) return false;
@@ -46,16 +47,42 @@ static inline bool text_write_tokenizer(const char *path)
         text_byte(f, b);
         fprintf(f, "\":%d", 3 + b);
     }
-    for (int i = 259; i < 512; i++)
+    for (int i = 259; i < ids; i++)
         fprintf(f, ",\"%c%c\":%d", 'a' + (i - 259) / 26, 'a' + (i - 259) % 26, i);
     fprintf(f, "},\"merges\":[");
-    for (int i = 259; i < 512; i++)
+    for (int i = 259; i < ids; i++)
         fprintf(f, "%s\"%c %c\"", i > 259 ? "," : "", 'a' + (i - 259) / 26, 'a' + (i - 259) % 26);
     fprintf(f, "]}}");
     return fclose(f) == 0;
 }
 
 static const char *const TEXT_MODELS[] = {"llama", "gemma2", "qwen3-moe"};
+
+/* The llama of the goldens with a tokenizer, as dir/name. */
+static inline bool text_make_speaker(const char *dir, const char *name, int ids)
+{
+    char from[1200], to[1200];
+    snprintf(to, sizeof to, "%s/%s", dir, name);
+    bool ok = mkdir(to, 0755) == 0;
+    static const char *const file[] = {"config.json", "model.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(from, sizeof from, "%s/llm/llama/model/%s", AN_GOLDEN, file[i]);
+        snprintf(to, sizeof to, "%s/%s/%s", dir, name, file[i]);
+        ok = symlink(from, to) == 0 && ok;
+    }
+    snprintf(to, sizeof to, "%s/%s/tokenizer.json", dir, name);
+    return text_write_tokenizer(to, ids) && ok;
+}
+
+static inline void text_unmake_speaker(const char *dir, const char *name)
+{
+    static const char *const file[] = {"/config.json", "/model.safetensors", "/tokenizer.json", ""};
+    char path[1200];
+    for (int i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "%s/%s%s", dir, name, file[i]);
+        remove(path);
+    }
+}
 
 static inline bool text_link_models(char *dir, size_t size)
 {
@@ -68,16 +95,7 @@ static inline bool text_link_models(char *dir, size_t size)
         snprintf(to, sizeof to, "%s/%s", dir, TEXT_MODELS[i]);
         ok = symlink(from, to) == 0 && ok;
     }
-    snprintf(to, sizeof to, "%s/babble", dir);
-    ok = mkdir(to, 0755) == 0 && ok;
-    static const char *const file[] = {"config.json", "model.safetensors"};
-    for (int i = 0; i < 2; i++) {
-        snprintf(from, sizeof from, "%s/llm/llama/model/%s", AN_GOLDEN, file[i]);
-        snprintf(to, sizeof to, "%s/babble/%s", dir, file[i]);
-        ok = symlink(from, to) == 0 && ok;
-    }
-    snprintf(to, sizeof to, "%s/babble/tokenizer.json", dir);
-    ok = text_write_tokenizer(to) && ok;
+    ok = text_make_speaker(dir, "babble", 512) && ok;
     snprintf(from, sizeof from, "%s/sd1/model", AN_GOLDEN);
     snprintf(to, sizeof to, "%s/sd1", dir);
     return symlink(from, to) == 0 && ok;
@@ -85,20 +103,13 @@ static inline bool text_link_models(char *dir, size_t size)
 
 static inline void text_unlink_models(const char *dir)
 {
-    static const char *const name[] = {"llama",
-                                       "gemma2",
-                                       "qwen3-moe",
-                                       "babble/config.json",
-                                       "babble/model.safetensors",
-                                       "babble/tokenizer.json",
-                                       "sd1"};
+    static const char *const name[] = {"llama", "gemma2", "qwen3-moe", "sd1"};
     char path[1200];
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 4; i++) {
         snprintf(path, sizeof path, "%s/%s", dir, name[i]);
         unlink(path);
     }
-    snprintf(path, sizeof path, "%s/babble", dir);
-    rmdir(path);
+    text_unmake_speaker(dir, "babble");
     rmdir(dir);
 }
 

@@ -194,10 +194,13 @@ static bool mark_ends(const an_matcher *m, g_states *s, uint8_t *bits)
     return complete;
 }
 
-/* Bits to bytes, eight at a time: each byte of v gets the bit of its number. */
-static void spread(const uint8_t *bits, size_t n, uint8_t *mask)
+/* Bits to bytes, eight at a time: each byte of v gets the bit of its number. Of n bits, as many as
+ * the mask has room for; what is left of it becomes 0. */
+static void spread(const uint8_t *bits, size_t n, uint8_t *mask, size_t room)
 {
     size_t i = 0;
+    if (n < room) memset(mask + n, 0, room - n);
+    if (n > room) n = room;
     for (; i + 8 <= n; i += 8) {
         uint64_t v = bits[i / 8] * 0x0101010101010101u & 0x8040201008040201u;
         v = ((v + 0x7f7f7f7f7f7f7f7fu) >> 7) & 0x0101010101010101u;
@@ -207,19 +210,19 @@ static void spread(const uint8_t *bits, size_t n, uint8_t *mask)
     for (; i < n; i++) mask[i] = bits[i / 8] >> (i % 8) & 1;
 }
 
-static bool fill_mask(an_matcher *m, g_states *s, uint8_t *mask)
+static bool fill_mask(an_matcher *m, g_states *s, uint8_t *mask, size_t room)
 {
     size_t vocab = (size_t)m->trie->vocab, bytes = vocab / 8 + 1;
     g_state *here = &s->states[m->state];
     if (m->part.need == 0 && here->mask && here->mask_trie == m->trie->number) {
-        spread(here->mask, vocab, mask);
+        spread(here->mask, vocab, mask, room);
         return true;
     }
     uint8_t *bits = calloc(bytes, 1);
     if (!bits) return false;
     size_t count = walk_trie(m, s, bits);
     bool complete = mark_ends(m, s, bits), ok = (count || complete) && !s->over;
-    spread(bits, vocab, mask);
+    spread(bits, vocab, mask, room);
     here = &s->states[m->state]; /* the walk made states */
     if (ok && m->part.need == 0 && !here->mask && s->mask_bytes + bytes <= MAX_MASK_BYTES) {
         here->mask = bits;
@@ -231,15 +234,16 @@ static bool fill_mask(an_matcher *m, g_states *s, uint8_t *mask)
     return ok;
 }
 
-bool an_matcher_mask(an_matcher *m, uint8_t *mask)
+bool an_matcher_mask(an_matcher *m, uint8_t *mask, size_t room)
 {
     if (m->ended) { /* nothing follows an end but another one */
-        memset(mask, 0, (size_t)m->trie->vocab);
-        for (size_t i = 0; i < m->trie->n_ends; i++) mask[m->trie->ends[i]] = 1;
+        memset(mask, 0, room);
+        for (size_t i = 0; i < m->trie->n_ends; i++)
+            if ((size_t)m->trie->ends[i] < room) mask[m->trie->ends[i]] = 1;
         return m->trie->n_ends > 0;
     }
     g_states *s = lock_states(m->g);
-    bool ok = fill_mask(m, s, mask);
+    bool ok = fill_mask(m, s, mask, room);
     unlock_states(m->g);
     return ok;
 }

@@ -40,9 +40,11 @@ an_status an_grammar_prepare(const an_vocab *v, an_error *err);
 an_status an_matcher_new(an_grammar *g, const an_vocab *v, an_matcher **out, an_error *err);
 an_matcher *an_matcher_clone(const an_matcher *m); /* NULL = no memory */
 void an_matcher_free(an_matcher *m);
-/* mask [vocab] bytes: 1 = token may come next. End tokens are allowed exactly when the text so far is
- * complete. False if the grammar's limits were passed: the request fails, nobody else. */
-bool an_matcher_mask(an_matcher *m, uint8_t *mask);
+/* mask [room] bytes: 1 = token may come next. room is the model's count of logits: a tokenizer may
+ * know fewer tokens (the rest are 0) or more (which cannot be drawn, and are not written). End tokens
+ * are allowed exactly when the text so far is complete. False if the grammar's limits were passed:
+ * the request fails, nobody else. */
+bool an_matcher_mask(an_matcher *m, uint8_t *mask, size_t room);
 /* Takes the chosen token; false if it was not allowed. */
 bool an_matcher_accept(an_matcher *m, int32_t token);
 bool an_matcher_complete(const an_matcher *m); /* the text so far is a sentence of the language */

@@ -26,7 +26,7 @@ static void walk(an_grammar *g, const uint8_t *data, size_t size)
     uint8_t mask[TINY_SIZE];
     if (an_matcher_new(g, vocab(), &m, &e) != AN_OK) return;
     for (size_t i = 0; i < size && i < 64; i++) {
-        if (!an_matcher_mask(m, mask)) break;
+        if (!an_matcher_mask(m, mask, sizeof mask)) break;
         bool complete = an_matcher_complete(m);
         MUST(mask[TINY_END] == complete && !mask[TINY_END + 1]);
         int32_t refused = (int32_t)(data[i] * 7u % TINY_SIZE), t = data[i];

@@ -475,6 +475,50 @@ TEST(come_and_go)
     forget_cases();
 }
 
+static void many_threads(an_engine_options *o)
+{
+    o->device.threads = 8;
+}
+
+/* A tokenizer that knows a token more than the model has logits, as one with an added <pad> does:
+ * its mask must not reach into that of the answer beside it, where the grammar would seem to allow
+ * token 0, nor beyond the last. Token 0 has a bias so that it is drawn wherever it is allowed. */
+TEST(a_tokenizer_larger_than_the_model)
+{
+    REQUIRE(text_make_speaker(models, "wide", 513));
+    an_engine *e = help_engine(models, "f32", many_threads);
+    REQUIRE(e);
+    static const char letters[] = "root ::= [a-z]*"; /* the token too many is "js" */
+    an_grammar *g = NULL;
+    an_error err = {0};
+    REQUIRE(an_grammar_gbnf(letters, strlen(letters), NULL, &g, &err) == AN_OK);
+    struct an_token_bias pad = {0, 1000};
+    an_text_request r = greedy_request("wide", 100);
+    r.ignore_eos = false;
+    r.min_tokens = 100;
+    r.n = 16;
+    r.grammar = g;
+    r.sampling.temperature = 1;
+    r.sampling.seed = 1;
+    r.sampling.bias = &pad;
+    r.sampling.n_bias = 1;
+    an_job *j = must_submit(e, &r);
+    REQUIRE(j);
+    an_job_info info = help_wait(j);
+    CHECK_MSG(info.state == AN_JOB_DONE, "%s", info.error.message);
+    for (int i = 0; i < r.n; i++) {
+        an_text t;
+        REQUIRE(an_job_text(j, i, &t));
+        CHECK_MSG(t.n_tokens == 100, "answer %d has %zu tokens", i, t.n_tokens);
+        for (size_t k = 0; k < t.text_len; k++) CHECK(t.text[k] >= 'a' && t.text[k] <= 'z');
+    }
+    an_job_unref(j);
+    an_grammar_unref(g);
+    CHECK(text_all_free(e));
+    an_engine_free(e);
+    text_unmake_speaker(models, "wide");
+}
+
 int main(int argc, char **argv)
 {
     if (!text_link_models(models, sizeof models)) return 1;

@@ -181,7 +181,7 @@ static bool random_walk(an_grammar *g, const an_vocab *v, an_buf *out)
     if (an_matcher_new(g, v, &m, &e) != AN_OK) return false;
     for (int steps = 0; steps < 20000 && !done; steps++) {
         size_t n;
-        if (!an_matcher_mask(m, mask)) break;
+        if (!an_matcher_mask(m, mask, sizeof mask)) break;
         int32_t t = choose(mask, steps);
         if (t < 0 || !an_matcher_accept(m, t)) break;
         done = t == TINY_END;
