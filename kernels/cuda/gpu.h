@@ -6,8 +6,9 @@
  *
  * A launcher takes device pointers and plain numbers, puts kernels on the stream and returns at
  * once with a cudaError_t (0 = launched). It reads no host memory after it returned, allocates
- * nothing and never waits. Its tiles, splits and orders of summation follow from the layer (n, k,
- * head_dim, c), never from the number of rows. */
+ * nothing and never waits. Orders of summation follow from the layer alone (n, k, head_dim, c).
+ * Tiles and splits may follow the number of rows, since they change no bit: tile.cuh, quant.cu and
+ * paged.cu say why. */
 #ifndef ANNEAL_GPU_H
 #define ANNEAL_GPU_H
 
@@ -282,8 +283,8 @@ int GPU(quant)(const gpu_quant *a, gpu_stream stream);
 int GPU(gate)(const float *sums, int n, int rows, const int32_t *range, const gpu_out *out,
               gpu_stream stream);
 
-/* rows.cu: y[i, :] = row ids[i] of a packed weight [n, k]: of `blocks` where blocks.low is not NULL,
- * else of `plain`. An id out of range raises bad_id, its row of y becomes zeros. */
+/* rows.cu: y[i, :] = row ids[i] of a packed weight [n, k]: of `blocks` where blocks.low is not
+ * NULL, else of `plain`. An id out of range raises bad_id, its row of y becomes zeros. */
 typedef struct gpu_weight_rows {
     gpu_matrix plain;
     gpu_blocks blocks;
@@ -296,8 +297,8 @@ typedef struct gpu_weight_rows {
 int GPU(weight_rows)(const gpu_weight_rows *a, gpu_stream stream);
 
 /* ---------------------------------------------------------------- moe.cu: mixtures of experts
- * Choice i of token t is number t * top_k + i; choices are grouped by expert, those of one expert in
- * the order of their tokens. */
+ * Choice i of token t is number t * top_k + i; choices are grouped by expert, those of one expert
+ * in the order of their tokens. */
 
 /* expert, weight [tokens, top_k]: the largest of logits [tokens, experts] in order, ties to the
  * lower expert; a softmax over all experts, or over the chosen. A NaN is the least. */
@@ -307,7 +308,8 @@ int GPU(moe_choose)(const float *logits, int tokens, int experts, int top_k, boo
  * [experts][2]: an expert's grouped rows, first and end. */
 int GPU(moe_group)(const int32_t *expert, int choices, int experts, int top_k, int32_t *place,
                    int32_t *token, int32_t *range, gpu_stream stream);
-/* y[t] = sum over i of weight[t, i] * rows[place[t, i]] in order, + residual[t]; rows [choices, c]. */
+/* y[t] = sum over i of weight[t, i] * rows[place[t, i]] in order, + residual[t]; rows [choices, c].
+ */
 int GPU(moe_combine)(const float *rows, const int32_t *place, const float *weight, int tokens,
                      int top_k, int c, const void *residual, void *y, int y_dtype,
                      gpu_stream stream);
@@ -357,7 +359,10 @@ int GPU(kv_write)(const gpu_kv_write *a, gpu_stream s);
  * states were computed. */
 #define GPU_PAGED_SEGMENT 256
 #define GPU_PAGED_SMALL   16 /* queries of a small tile */
-static inline int GPU(paged_large)(int head_dim) { return head_dim <= 256 ? 64 : 32; }
+static inline int GPU(paged_large)(int head_dim)
+{
+    return head_dim <= 256 ? 64 : 32;
+}
 
 /* Some queries of a row. A kv head meets the `group` heads that share it, so for it a row has
  * q_len * group queries, token by token: query i is head i % group of token i / group. */
@@ -381,11 +386,11 @@ typedef struct gpu_paged {
     int heads, group;
     int dtype; /* of q and y */
     float scale, softcap;
-    int window; /* 0 = all */
+    int window;          /* 0 = all */
     size_t shared_bytes; /* as in gpu_attention */
-    /* wide == 0: a block does all of a tile's segments. Else segments round * wide .. of every tile,
-     * counted from its first, are blocks of their own, whose states are then merged into totals;
-     * where a tile's last is among them, y is written. */
+    /* wide == 0: a block does all of a tile's segments. Else segments round * wide .. of every
+     * tile, counted from its first, are blocks of their own, whose states are then merged into
+     * totals; where a tile's last is among them, y is written. */
     int wide, round;
     float *states; /* [tiles][kv_heads][wide][queries of a tile][head_dim + 2] */
     float *totals; /* [tiles][kv_heads][queries of a tile][head_dim + 2] */

@@ -16,8 +16,8 @@
  * functions below.
  *
  * Files: backend.c (the table), device.c (finding and opening a GPU), memory.c, lane.c (streams,
- * staging, flags), small.c and diffusion.c (their ops); matrix.c (weights, gemm, conv2d, moe);
- * attention.c (attention, attention_paged, kv_write, rope). */
+ * staging, flags), small.c, norm.c and diffusion.c (their ops); weights.c and matrix.c (gemm,
+ * conv2d, moe); attention.c (attention, attention_paged, kv_write, rope). */
 #ifndef ANNEAL_GPU_HOST_H
 #define ANNEAL_GPU_HOST_H
 

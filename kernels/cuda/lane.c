@@ -138,7 +138,7 @@ an_status GPU(sync)(an_lane *l, bool always)
     const cudaError_t waited = cudaStreamSynchronize(g->stream);
     if (!e) e = waited;
     if (!e && g->flagged) latch_flags(l, g);
-    g->flagged = false;
+    g->flagged = g->flagged && e; /* flags that could not be read are read at the next sync */
     g->n_nans = 0;
     return GPU(check)(l, (int)e, "waiting for the device");
 }

@@ -349,7 +349,7 @@ static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor
                       const an_tensor *const *bias, an_weight *out, an_error *err)
 {
     /* a grid is at most 65535 blocks high, each 16 or more outputs */
-    if (out->n > (int64_t)1 << 20 || out->k > INT32_MAX / 256)
+    if (out->n > (int64_t)65535 * 16 || out->k > INT32_MAX / 256)
         return an_fail(err, AN_TOO_LARGE, "a weight of %lld x %lld is too large for a GPU",
                        (long long)out->n, (long long)out->k);
     gpu_weight *g = calloc(1, sizeof *g + (size_t)n_parts * sizeof g->part[0]);

@@ -150,7 +150,7 @@ static void *worker(void *number)
     return nullptr;
 }
 
-/* Up to n helpers take blocks of the job, beside the caller. */
+/* Up to n threads of the pool take blocks of the job, beside the caller. */
 static void share(Job *job, int n)
 {
     pthread_mutex_lock(&pool.lock);

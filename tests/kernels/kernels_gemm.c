@@ -52,6 +52,14 @@ TEST(odd_shapes)
             }
 }
 
+/* Alone, rows take a GPU's small tiles here, and in the largest batch its large ones. */
+TEST(large_tiles)
+{
+    const gemm_case c = {
+        .m = 1000, .n = 512, .k = 64, .dtype = AN_BF16, .y_dtype = AN_BF16, .bias = true};
+    check(&c);
+}
+
 TEST(activations)
 {
     /* halves that begin at a panel and that do not, and more columns than one task holds */

@@ -1,7 +1,10 @@
 /* Paged attention on a GPU: a tile's segments one after the other in a block, or in blocks of their
  * own in rounds of any width, in small tiles or in large ones: the same bytes. The launcher is
  * called directly, since the op chooses these by how much there is to do. */
+#ifndef AN_GPU_PREFIX /* a build with CUDA makes a second program of this */
 #define AN_GPU_PREFIX an_simt_
+#define GPU_TESTED    "simt"
+#endif
 #include "harness.h"
 #include "kernels/cuda/gpu_host.h"
 
@@ -69,7 +72,7 @@ static char *outcome(h_run *h, gpu_paged *g, const split_case *c, bool small, in
 
 static void check_room(const split_case *c, size_t shared_bytes)
 {
-    h_run h = {.d = h_device("simt", "auto", 1)};
+    h_run h = {.d = h_device(GPU_TESTED, "auto", 1)};
     REQUIRE(h.d && an_lane_open(h.d, 1 << 20, &h.l, NULL) == AN_OK);
     const int64_t pool = (int64_t)BLOCKS * c->kv_heads * AN_KV_BLOCK * c->head_dim;
     const int64_t width = (int64_t)c->heads * c->head_dim;
@@ -126,7 +129,7 @@ TEST(little_shared_memory)
 {
     enum { Q = 35, KEYS_ = 70, MOST = 512 };
     static const int dims[] = {512, 300};
-    h_run h = {.d = h_device("simt", "auto", 1)};
+    h_run h = {.d = h_device(GPU_TESTED, "auto", 1)};
     REQUIRE(h.d && an_lane_open(h.d, 1 << 20, &h.l, NULL) == AN_OK);
     for (int i = 0; i < 2; i++) {
         const int d = dims[i];

@@ -1,8 +1,12 @@
 /* The GPU's products under every tile they have: a tile changes the speed and no bit, so bytes must
  * not tell which one was taken, nor how many rows there were, which of them are asked for (range,
  * index), or which thread went first. Correctness against the reference is the other suites'
- * matter. Launchers are called as matrix.c does, on the emulated GPU. */
+ * matter. Launchers are called as matrix.c does, on the emulated GPU; a build with CUDA makes a
+ * second program of this for a real one. */
+#ifndef AN_GPU_PREFIX
 #define AN_GPU_PREFIX an_simt_
+#define GPU_TESTED    "simt"
+#endif
 #include "cuda/matrix.h"
 #include "quant_cases.h"
 
@@ -11,10 +15,16 @@ typedef struct fixture {
     an_lane *l;
 } fixture;
 
+/* The order that the emulator's threads run in; a real GPU has its own. */
+static bool in_order(const char *options)
+{
+    return strcmp(GPU_TESTED, "simt") || simt_configure(options);
+}
+
 static bool set_up(fixture *f)
 {
     an_error err = {0};
-    an_device_options o = {.device = "simt", .threads = 1};
+    an_device_options o = {.device = GPU_TESTED, .threads = 1};
     f->d = NULL;
     if (an_device_open(&o, &f->d, &err)) return false;
     CHECK(an_lane_open(f->d, (size_t)48 << 20, &f->l, &err) == AN_OK);
@@ -25,14 +35,14 @@ static void tear_down(fixture *f)
 {
     an_error err = {0};
     CHECK_MSG(an_lane_status(f->l, &err) == AN_OK, "%s", err.message);
-    CHECK(simt_configure("order=seq"));
+    CHECK(in_order("order=seq"));
     an_lane_close(f->l);
     an_device_close(f->d);
 }
 
 #define SET_UP(f)                                                                                  \
     fixture f;                                                                                     \
-    if (!set_up(&f)) SKIP("this build has no emulated GPU")
+    if (!set_up(&f)) SKIP("no device " GPU_TESTED " here")
 
 static an_tensor values(fixture *f, an_dtype dtype, int64_t rows, int64_t cols, uint64_t seed)
 {
@@ -123,9 +133,9 @@ static void check_gemm(fixture *f, an_dtype dtype, int64_t n, int64_t k, an_act 
     static const int tiles[] = {GPU_TILE_64x64, GPU_TILE_64x32, GPU_TILE_128x128, GPU_TILE_16x32};
     for (int i = 0; i < (dtype == AN_F32 ? 2 : 4); i++) {
         g.tile = tiles[i];
-        CHECK(simt_configure(orders[i]));
+        CHECK(in_order(orders[i]));
         wipe(f, &y);
-        CHECK(an_simt_gemm(&g, an_simt_stream(f->l)) == 0);
+        CHECK(GPU(gemm)(&g, GPU(stream)(f->l)) == 0);
         if (!want) want = bytes_of(f, &y);
         CHECK_MSG(same_from(f, &y, want, 0), "n %d tile %d", (int)n, tiles[i]);
     }
@@ -138,7 +148,7 @@ static void check_gemm(fixture *f, an_dtype dtype, int64_t n, int64_t k, an_act 
         g.out.y = (char *)y.data + (size_t)at * row;
         g.out.residual = (char *)r.data + (size_t)at * row;
         wipe(f, &y);
-        CHECK(an_simt_gemm(&g, an_simt_stream(f->l)) == 0);
+        CHECK(GPU(gemm)(&g, GPU(stream)(f->l)) == 0);
         CHECK_MSG(same_from(f, &y, want, (size_t)at * row), "n %d: %d rows alone", (int)n, few[i]);
     }
     free(want);
@@ -181,14 +191,14 @@ TEST(ranges_and_indices)
                   .rows = M,
                   .k = K,
                   .out = out_of(w, &y, NULL, AN_ACT_NONE)};
-    CHECK(an_simt_gemm(&g, an_simt_stream(f.l)) == 0);
+    CHECK(GPU(gemm)(&g, GPU(stream)(f.l)) == 0);
     float *want = bytes_of(&f, &y), *before = bytes_of(&f, &z);
     g.out.y = z.data, g.index = there, g.range = span;
     for (int i = 0; i < 4; i++) {
-        CHECK(simt_configure(orders[i]));
+        CHECK(in_order(orders[i]));
         g.tile = GPU_TILE_16x32 + i;
         an_upload(f.l, z.data, before, an_tensor_bytes(&z));
-        CHECK(an_simt_gemm(&g, an_simt_stream(f.l)) == 0);
+        CHECK(GPU(gemm)(&g, GPU(stream)(f.l)) == 0);
         float *got = bytes_of(&f, &z);
         for (int m = 0; m < M; m++)
             CHECK_MSG(!memcmp(got + m * N,
@@ -242,9 +252,9 @@ static void check_conv(fixture *f, const conv_case *c)
     static const int tiles[] = {GPU_TILE_64x64, GPU_TILE_64x32, GPU_TILE_128x128, GPU_TILE_16x32};
     for (int i = 0; i < (c->dtype == AN_F32 ? 2 : 4); i++) {
         g.tile = tiles[i];
-        CHECK(simt_configure(orders[i]));
+        CHECK(in_order(orders[i]));
         wipe(f, &y);
-        CHECK(an_simt_conv(&g, an_simt_stream(f->l)) == 0);
+        CHECK(GPU(conv)(&g, GPU(stream)(f->l)) == 0);
         if (!want) want = bytes_of(f, &y);
         CHECK_MSG(same_from(f, &y, want, 0), "%d -> %d tile %d", c->c, c->n, tiles[i]);
     }
@@ -256,7 +266,7 @@ static void check_conv(fixture *f, const conv_case *c)
     g.out.residual = (char *)r.data + picture * (PICTURES - 1);
     g.out.row_bias = (float *)rb.data + c->n * (PICTURES - 1);
     wipe(f, &y);
-    CHECK(an_simt_conv(&g, an_simt_stream(f->l)) == 0);
+    CHECK(GPU(conv)(&g, GPU(stream)(f->l)) == 0);
     CHECK_MSG(same_from(f, &y, want, picture * (PICTURES - 1)), "%d -> %d: a picture alone", c->c,
               c->n);
     free(want);
@@ -292,14 +302,14 @@ TEST(tiles_of_blocks)
                           : i % 3 == 1                                     ? 800
                                                                            : 96;
         an_weight *w = weight(&f, qc_formats[i], AN_BF16, N, k, 0, 0);
-        CHECK(an_simt_round(x.data, GPU_BF16, M, (int)k, x8, an_simt_stream(f.l)) == 0);
+        CHECK(GPU(round)(x.data, GPU_BF16, M, (int)k, x8, GPU(stream)(f.l)) == 0);
         gpu_quant q = {.w = ((gpu_weight *)w->impl)->part[0].quant,
                        .x = x8,
                        .rows = M,
                        .out = out_of(w, &y, NULL, AN_ACT_NONE),
                        .tile = GPU_TILE_64x64};
-        CHECK(simt_configure(orders[i % 4]));
-        CHECK(an_simt_quant(&q, an_simt_stream(f.l)) == 0);
+        CHECK(in_order(orders[i % 4]));
+        CHECK(GPU(quant)(&q, GPU(stream)(f.l)) == 0);
         void *want = bytes_of(&f, &y);
         static const int few[] = {M, 1, 3, 17, 60};
         for (int j = 0; j < 5; j++) { /* all by the other tile, then the last ones alone */
@@ -309,7 +319,7 @@ TEST(tiles_of_blocks)
             q.out.y = (char *)y.data + (size_t)at * row;
             q.tile = j ? GPU_TILE_AUTO : GPU_TILE_16x32;
             wipe(&f, &y);
-            CHECK(an_simt_quant(&q, an_simt_stream(f.l)) == 0);
+            CHECK(GPU(quant)(&q, GPU(stream)(f.l)) == 0);
             CHECK_MSG(same_from(&f, &y, want, (size_t)at * row), "%s: %d rows",
                       an_dtype_name(qc_formats[i]), few[j]);
         }
@@ -337,7 +347,7 @@ TEST(rounded_activations)
     float *there = an_lane_scratch(f.l, sizeof x);
     gpu_record *to = an_lane_scratch(f.l, ROWS * GROUPS * sizeof *to), got[ROWS * GROUPS];
     an_upload(f.l, there, x, sizeof x);
-    CHECK(an_simt_round(there, GPU_F32, ROWS, N, to, an_simt_stream(f.l)) == 0);
+    CHECK(GPU(round)(there, GPU_F32, ROWS, N, to, GPU(stream)(f.l)) == 0);
     an_download(f.l, got, to, sizeof got);
     for (int row = 0; row < ROWS; row++)
         for (int b = 0; b < GROUPS * 4; b++) {
