@@ -6,6 +6,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#define MAX_BIAS_BYTES 1024 /* of a text in logit_bias */
+
 /* ---------------------------------------------------------------- the model */
 
 /* temperature, top_p and top_k that the request leaves open are those of generation_config.json, as
@@ -41,13 +43,18 @@ static an_status push_bias(text_ask *a, const int32_t *ids, size_t n, double bia
     return AN_OK;
 }
 
-/* A text stands for each of the tokens it is made of, as in llama-server. */
+/* A text stands for each of the tokens it is made of, as in llama-server. Encoding has its price, and
+ * --max-text-bytes does not count these texts, so each is short. */
 static an_status bias_text(text_ask *a, const char *text, double bias, an_error *err)
 {
     int32_t *ids = NULL;
     size_t n = 0;
+    size_t len = strlen(text);
     if (!a->vocab) return no_tokenizer(a, "logit_bias", err);
-    an_status s = an_vocab_encode(a->vocab, text, strlen(text), 0, &ids, &n, err);
+    if (len > MAX_BIAS_BYTES)
+        return an_fail_param(err, AN_INVALID, "logit_bias",
+                             "logit_bias: a text of %zu bytes, at most %d", len, MAX_BIAS_BYTES);
+    an_status s = an_vocab_encode(a->vocab, text, len, 0, &ids, &n, err);
     if (s == AN_OK && n == 0)
         s = an_fail_param(err, AN_INVALID, "logit_bias", "logit_bias: a text without a token");
     if (s == AN_OK) s = push_bias(a, ids, n, bias, err);
