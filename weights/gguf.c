@@ -445,9 +445,9 @@ static an_status read_mapped(an_weights *w, json_t *meta, an_error *err)
 bool an_gguf_is(const char *path)
 {
     int fd;
-    size_t size;
+    struct stat st;
     char magic[4] = "";
-    if (an_file_open(path, &fd, &size, NULL) != AN_OK) return false;
+    if (an_file_open(path, &fd, &st, NULL) != AN_OK) return false;
     bool is = pread(fd, magic, 4, 0) == 4 && memcmp(magic, "GGUF", 4) == 0;
     close(fd);
     return is;
@@ -458,14 +458,14 @@ an_status an_gguf_read(const char *path, an_weights **out, json_t **meta, an_err
     *out = NULL;
     *meta = NULL;
     int fd = -1;
-    size_t size = 0;
+    struct stat st = {0};
     an_weights *w = NULL;
     json_t *m = json_object();
     an_status s = m ? an_set_new(path, an_base_name(path), &w, err)
                     : an_fail(err, AN_NO_MEMORY, "%s: out of memory", path);
-    if (s == AN_OK) s = an_file_open(path, &fd, &size, err);
-    if (s == AN_OK && size == 0) s = an_fail(err, AN_INVALID, "%s: an empty file", path);
-    if (s == AN_OK) s = an_set_map(w, fd, size, err);
+    if (s == AN_OK) s = an_file_open(path, &fd, &st, err);
+    if (s == AN_OK && st.st_size == 0) s = an_fail(err, AN_INVALID, "%s: an empty file", path);
+    if (s == AN_OK) s = an_set_map(w, fd, &st, err);
     if (s == AN_OK) {
         an_error changed;
         s = read_mapped(w, m, err);

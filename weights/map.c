@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---------------------------------------------------------------- pages that are gone */
@@ -76,54 +75,45 @@ static void catch_bus_errors(void)
 
 /* ---------------------------------------------------------------- opening, mapping */
 
-an_status an_file_open(const char *path, int *fd, size_t *size, an_error *err)
+an_status an_file_open(const char *path, int *fd, struct stat *st, an_error *err)
 {
     /* Not blocking: the path may be a FIFO, and is then refused. */
     int f = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     *fd = -1;
-    *size = 0;
+    *st = (struct stat){0};
     if (f < 0)
         return an_fail(err, errno == ENOENT ? AN_NOT_FOUND : AN_IO, "%s: %s", path,
                        strerror(errno));
-    struct stat st;
     an_status s = AN_OK;
-    if (fstat(f, &st) != 0)
+    if (fstat(f, st) != 0)
         s = an_fail(err, AN_IO, "%s: %s", path, strerror(errno));
-    else if (!S_ISREG(st.st_mode))
+    else if (!S_ISREG(st->st_mode))
         s = an_fail(err, AN_INVALID, "%s: not a regular file", path);
     if (s != AN_OK) {
         close(f);
         return s;
     }
     *fd = f;
-    *size = (size_t)st.st_size;
     return AN_OK;
 }
 
-/* What tells of a rewritten file: its length and the time of its last change. */
-static bool note_file(an_map *m, struct stat *st)
+an_status an_set_map(an_weights *w, int fd, const struct stat *opened, an_error *err)
 {
-    return fstat(m->fd, st) == 0 && S_ISREG(st->st_mode);
-}
-
-an_status an_set_map(an_weights *w, int fd, size_t size, an_error *err)
-{
-    struct stat st;
+    const size_t size = (size_t)opened->st_size;
     an_map *m = calloc(1, sizeof *m);
     if (!m) return an_fail(err, AN_NO_MEMORY, "%s: out of memory", w->path);
     pthread_once(&once, catch_bus_errors);
     m->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     m->base = m->fd < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (m->base == MAP_FAILED || !note_file(m, &st)) {
+    if (m->base == MAP_FAILED) {
         an_status s =
             an_fail(err, AN_IO, "%s: cannot map %zu bytes: %s", w->path, size, strerror(errno));
-        if (m->base != MAP_FAILED) munmap(m->base, size);
         if (m->fd >= 0) close(m->fd);
         free(m);
         return s;
     }
     m->size = size;
-    m->changed = st.st_mtim;
+    m->changed = opened->st_mtim;
     lock_maps();
     m->next = maps;
     maps = m;
@@ -149,13 +139,16 @@ void an_map_drop(an_map *m)
     free(m);
 }
 
+/* What tells of a rewritten file: its length and the time of its last change. */
 an_status an_weights_check(const an_weights *w, an_error *err)
 {
     for (int i = 0; i < w->maps; i++) {
         an_map *m = w->map[i];
-        struct stat st;
-        bool same = note_file(m, &st) && (size_t)st.st_size == m->size &&
-                    st.st_mtim.tv_sec == m->changed.tv_sec &&
+        struct stat st = {0};
+        if (fstat(m->fd, &st) != 0)
+            return an_fail(err, AN_IO, "%s: whether it changed while being read is not known: %s",
+                           w->path, strerror(errno));
+        bool same = (size_t)st.st_size == m->size && st.st_mtim.tv_sec == m->changed.tv_sec &&
                     st.st_mtim.tv_nsec == m->changed.tv_nsec;
         if (same && !atomic_load(&m->spoilt)) continue;
         if (same)

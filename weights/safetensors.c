@@ -239,12 +239,13 @@ static an_status add_tensors(an_weights *w, json_t *header, const unsigned char 
 
 /* ---------------------------------------------------------------- opening */
 
-static an_status open_fd(an_weights *w, int fd, size_t size, an_error *err)
+static an_status open_fd(an_weights *w, int fd, const struct stat *st, an_error *err)
 {
+    const size_t size = (size_t)st->st_size;
     size_t data_at = 0;
     json_t *header = NULL;
     an_status s = read_header(fd, w->path, size, &header, &data_at, err);
-    if (s == AN_OK) s = an_set_map(w, fd, size, err);
+    if (s == AN_OK) s = an_set_map(w, fd, st, err);
     if (s == AN_OK) {
         const unsigned char *base = w->map[0]->base;
         s = add_tensors(w, header, base + data_at, size - data_at, err);
@@ -259,12 +260,12 @@ an_status an_weights_open(const char *path, an_weights **out, an_error *err)
     *out = NULL;
     an_weights *w;
     int fd;
-    size_t size;
+    struct stat st;
     an_status s = an_set_new(path, an_base_name(path), &w, err);
     if (s != AN_OK) return s;
-    s = an_file_open(path, &fd, &size, err);
+    s = an_file_open(path, &fd, &st, err);
     if (s == AN_OK) {
-        s = open_fd(w, fd, size, err);
+        s = open_fd(w, fd, &st, err);
         close(fd);
     }
     if (s != AN_OK) {

@@ -7,6 +7,7 @@
 #include "anneal/weights.h"
 
 #include <pthread.h>
+#include <sys/stat.h>
 #include <time.h>
 
 /* Names in messages and tables stay readable; the longest real ones have about 120 bytes. */
@@ -46,10 +47,11 @@ struct an_weights {
     pthread_mutex_t lock;    /* guards the making of copies */
 };
 
-/* map.c. A regular file, opened for reading; the caller closes *fd. */
-an_status an_file_open(const char *path, int *fd, size_t *size, an_error *err);
-/* Maps the file, not an empty one; the mapping becomes the newest of w->map. */
-an_status an_set_map(an_weights *w, int fd, size_t size, an_error *err);
+/* map.c. A regular file, opened for reading; the caller closes *fd. *st: what it was then. */
+an_status an_file_open(const char *path, int *fd, struct stat *st, an_error *err);
+/* Maps the file, not an empty one; the mapping becomes the newest of w->map. opened: from
+ * an_file_open, so that an_weights_check sees every change since, also of what was read before. */
+an_status an_set_map(an_weights *w, int fd, const struct stat *opened, an_error *err);
 void an_map_drop(an_map *m); /* one user less; NULL is fine */
 
 an_status an_set_new(const char *path, const char *label, an_weights **out, an_error *err);

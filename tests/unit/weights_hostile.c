@@ -1,6 +1,7 @@
 /* Safetensors files that lie: each is refused with a message that says what is wrong. The rules are
  * those of the reference reader. And the odd ones that must be read. */
 #include "test.h"
+#include "weights/set.h"
 #include "weights_files.h"
 
 #include <fcntl.h>
@@ -306,6 +307,24 @@ TEST(rewritten_or_replaced_while_being_read)
     w = open_large(&path);
     REQUIRE(w && rename(files_text("new", "short"), path) == 0);
     CHECK(read_all(w) != NULL && an_weights_check(w, &err) == AN_OK);
+    an_weights_close(w);
+}
+
+/* What was read before the mapping, the header, counts too. */
+TEST(rewritten_before_it_is_mapped)
+{
+    const char *path = files_tensors("early.safetensors", large_header, LARGE);
+    struct stat st;
+    int fd;
+    an_error err = {0};
+    an_weights *w;
+    REQUIRE(an_file_open(path, &fd, &st, &err) == AN_OK && st.st_size > LARGE);
+    struct timespec times[2] = {{0, UTIME_OMIT}, {1000000000, 5}};
+    REQUIRE(utimensat(AT_FDCWD, path, times, 0) == 0);
+    REQUIRE(an_set_new(path, "early", &w, &err) == AN_OK);
+    CHECK(an_set_map(w, fd, &st, &err) == AN_OK);
+    close(fd);
+    CHECK(an_weights_check(w, &err) == AN_IO && strstr(err.message, "changed while being read"));
     an_weights_close(w);
 }
 
