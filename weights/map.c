@@ -35,33 +35,47 @@ static void unlock_maps(void)
 }
 
 /* Zeros from the page of `at` to the mapping's end: where one page is gone, others are. Only calls
- * that are safe in a handler. */
+ * that are safe in a handler. Whoever reads of a mapping keeps it, so that its place is still its
+ * own when the lock is given back; holding it across mmap would let other readers spin meanwhile.
+ */
 static bool put_zeros(const char *at)
 {
-    bool done = false;
+    char *from = NULL, *end = NULL;
     lock_maps();
-    for (an_map *m = maps; m && !done; m = m->next) {
-        char *base = m->base, *end = base + m->size;
-        if (at < base || at >= end) continue;
-        char *from = base + (at - base) / page_bytes * page_bytes;
+    for (an_map *m = maps; m && !from; m = m->next) {
+        char *base = m->base;
+        if (at < base || at >= base + m->size) continue;
+        from = base + (at - base) / page_bytes * page_bytes;
+        end = base + m->size;
         atomic_store(&m->spoilt, true);
-        done = mmap(from, (size_t)(end - from), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-                    -1, 0) == from;
     }
     unlock_maps();
-    return done;
+    return from && mmap(from, (size_t)(end - from), PROT_READ,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == from;
+}
+
+/* Not ours. Whoever was asked before us is asked, and we stay for the next one; without such a
+ * function the process ends, as it would have without us. A fault comes again by itself. */
+static void pass_on(int sig, siginfo_t *info, void *context, bool sent)
+{
+    const bool ignored = before.sa_handler == SIG_IGN;
+    if (ignored && sent) return;
+    if (ignored || before.sa_handler == SIG_DFL) {
+        sigaction(sig, &before, NULL);
+        if (sent) raise(sig);
+    } else if (before.sa_flags & SA_SIGINFO) {
+        before.sa_sigaction(sig, info, context);
+    } else {
+        before.sa_handler(sig);
+    }
 }
 
 static void on_bus_error(int sig, siginfo_t *info, void *context)
 {
-    (void)context;
     int kept = errno;
-    const bool sent = info->si_code <= 0; /* by somebody, not by a fault */
-    if (sent || !put_zeros(info->si_addr)) {
-        /* not ours: whoever was asked before is asked, when the instruction is tried again */
-        sigaction(sig, &before, NULL);
-        if (sent) raise(sig);
-    }
+    /* by somebody, or the news of bad memory that nobody has touched: no fault of a reader */
+    const bool sent = info->si_code <= 0 || info->si_code == BUS_MCEERR_AO;
+    if (sent || !put_zeros(info->si_addr)) pass_on(sig, info, context, sent);
     errno = kept;
 }
 
