@@ -184,7 +184,8 @@ static an_status make_ready(an_engine *e, an_task *t, an_error *err)
         an_slot_broken(e, s, err);
         if (!*err->param) snprintf(err->param, sizeof err->param, "model");
         /* no other request would fit either: it is the server that is too small */
-        return st == AN_TOO_LARGE ? err->status = AN_NO_MEMORY : st;
+        if (st == AN_TOO_LARGE) st = err->status = AN_NO_MEMORY;
+        return st;
     }
     if (j->text) return open_text(e, t, err);
     size_t scratch = 0;

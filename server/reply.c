@@ -82,11 +82,18 @@ json_t *error_body(const an_error *err)
     return fault_body(type, err->param, code, err->message);
 }
 
+/* A model that does not fit will not fit in a second either, and a lost device does not come back.
+ */
+static bool may_pass(const an_error *err)
+{
+    return (err->status == AN_BUSY && !is_deadline(err)) || err->status == AN_STOPPING ||
+           (err->status == AN_NO_MEMORY && strcmp(err->param, "model") != 0);
+}
+
 void reply_error(an_req *r, const an_error *err)
 {
-    int http = status_http(err);
-    if (http == 429 || http == 503) reply_header(r, "Retry-After", "1");
-    reply_json(r, http, error_body(err));
+    if (may_pass(err)) reply_header(r, "Retry-After", "1");
+    reply_json(r, status_http(err), error_body(err));
 }
 
 void reply_fault(an_req *r, int status, const char *type, const char *code, const char *fmt, ...)

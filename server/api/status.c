@@ -90,7 +90,7 @@ static void health(an_req *r)
                         : !s.ready     ? "loading"
                                        : "ok";
     bool ok = s.ready && s.device_ok && !s.draining;
-    if (!ok) reply_header(r, "Retry-After", "1");
+    if (!ok && s.device_ok) reply_header(r, "Retry-After", "1");
     const an_engine_options *o = an_engine_limits(an_server_engine(r->server));
     json_t *body = json_pack("{s:s,s:s,s:s,s:i,s:i,s:i,s:f,s:{s:i,s:i,s:i,s:i,s:i,s:i}}", "status",
                              state, "version", AN_VERSION, "device", s.device, "queued", s.queued,

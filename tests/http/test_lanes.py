@@ -65,8 +65,9 @@ class Lanes(unittest.TestCase):
             self.assertEqual(status, 503, answer)
             self.assertTrue(answer['error']['message'].startswith('device lost: '), answer)
             self.assertIn('ECC', answer['error']['message'])
-        status, health = server.get('/health')
-        self.assertEqual((status, health['status']), (503, 'device_failed'))
+        status, headers, data = server.raw('GET', '/health')
+        health = json.loads(data)
+        self.assertEqual((status, health['status'], headers.get('retry-after')), (503, 'device_failed', None))
         self.assertTrue(health['error']['message'].startswith('device lost: '), health)
         for path, body in (('/v1/images/generations', PICTURE), ('/v1/chat/completions', ask)):
             status, answer = server.post(path, body)

@@ -106,6 +106,15 @@ class Models(unittest.TestCase):
         self.assertEqual(s.output().count(': unloaded'), 3, s.output())
         self.assertEqual(s.stop(), 0)
 
+    def test_too_small_for_a_model(self):
+        """Nobody is told to come again in a second for what will never fit."""
+        s = Server('--models', self.folder, '--dtype', 'f32', '--memory', '2M')
+        for _ in range(2):
+            status, headers, data = s.raw('POST', '/v1/images/generations', json.dumps(dict(prompt='owl', steps=1, size='64x64', model='one.v1')))
+            e = json.loads(data)['error']
+            self.assertEqual((status, e['code'], e['param'], headers.get('retry-after')), (503, 'no_memory', 'model', None), e)
+        self.assertEqual(s.stop(), 0)
+
     @unittest.skipIf(SLOW, 'SKIP: hundreds of pictures take too long under a sanitizer')
     def test_caches_make_way(self):
         """A size that fits an idle server fits one whose caches are full, too."""
