@@ -30,7 +30,7 @@ typedef struct an_options {
     int max_sse;
     size_t max_url_bytes;
     /* language models */
-    size_t max_text_bytes;
+    size_t max_text_bytes, max_echo_logprobs;
     an_grammar_limits grammar;
 } an_options;
 

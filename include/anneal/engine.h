@@ -43,7 +43,7 @@ typedef struct an_engine_options {
     int tick_tokens;         /* tokens of a tick: decoding ones, the rest for prompts; default 512 */
     size_t kv_bytes;         /* for keys and values of a model; 0 = an eighth of memory_bytes */
     bool prefix_cache;       /* default true */
-    int max_completions;     /* answers per request, default 128 */
+    int max_completions;     /* answers to one prompt, default 128 */
     int max_stop, max_logit_bias, max_top_logprobs; /* of a request: 16, 1024, 20 */
     an_template_limits chat_template; /* budgets of the models' chat templates */
     bool scan_only;          /* look at the folders, load nothing, start no thread: `anneal models` */

@@ -15,6 +15,7 @@ an_status completions_parse(text_ask *a, const text_limits *l, an_error *err)
     field_bool(&f, "echo", &a->echo);
     field_int32(&f, "logprobs", 0, l->engine->max_top_logprobs, &q->logprobs);
     q->echo_logprobs = a->echo && q->logprobs >= 0;
+    a->max_echo_logprobs = l->max_echo_logprobs;
     field_string(&f, "suffix", l->max_text_bytes, &a->suffix);
     if (a->suffix && !*a->suffix) a->suffix = NULL;
     field_int32(&f, "best_of", 1, l->engine->max_completions, &best_of);
@@ -22,6 +23,9 @@ an_status completions_parse(text_ask *a, const text_limits *l, an_error *err)
         fields_fail(&f, "best_of", "%d, but n is %d: every completion is returned", best_of, q->n);
     if (q->prompt_only && !a->echo)
         fields_fail(&f, "max_tokens", "0 makes sense only with \"echo\":true");
+    if (q->prompt_only && q->n > 1)
+        fields_fail(&f, "n", "%d, but with max_tokens 0 nothing is drawn: all would be equal",
+                    q->n);
     if (a->echo && a->suffix) fields_fail(&f, "suffix", "not together with echo");
     a->many = true;
     a->prompt = field_present(&f, "prompt") ? json_object_get(a->root, "prompt") : NULL;

@@ -9,7 +9,7 @@
 
 void text_limits_of(const an_options *o, an_engine *e, text_limits *out)
 {
-    *out = (text_limits){an_engine_limits(e), o->grammar, o->max_text_bytes};
+    *out = (text_limits){an_engine_limits(e), o->grammar, o->max_text_bytes, o->max_echo_logprobs};
 }
 
 text_ask *text_ask_new(text_dialect d, json_t *root)

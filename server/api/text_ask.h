@@ -17,7 +17,8 @@ typedef enum text_dialect { TEXT_COMPLETIONS = 0, TEXT_CHAT, TEXT_LLAMA } text_d
 typedef struct text_limits {
     const an_engine_options *engine;
     an_grammar_limits grammar;
-    size_t max_text_bytes; /* of all prompts or messages together */
+    size_t max_text_bytes;    /* of all prompts or messages together */
+    size_t max_echo_logprobs; /* numbers of the prompts in the answers */
 } text_limits;
 
 typedef struct text_prompt {
@@ -46,6 +47,7 @@ typedef struct text_ask {
     json_t *warnings;
     bool stream, include_usage;
     bool echo;
+    size_t max_echo_logprobs; /* of the limits: lengths are known when the prompts are encoded */
     bool return_token_ids, add_special, parse_special;
     struct an_token_bias *bias; /* owned, as the next two */
     const char **stop;

@@ -43,8 +43,8 @@ static an_status push_bias(text_ask *a, const int32_t *ids, size_t n, double bia
     return AN_OK;
 }
 
-/* A text stands for each of the tokens it is made of, as in llama-server. Encoding has its price, and
- * --max-text-bytes does not count these texts, so each is short. */
+/* A text stands for each of the tokens it is made of, as in llama-server. Encoding has its price,
+ * and --max-text-bytes does not count these texts: each must be short. */
 static an_status bias_text(text_ask *a, const char *text, double bias, an_error *err)
 {
     int32_t *ids = NULL;
@@ -342,11 +342,34 @@ an_status text_check_lengths(text_ask *a, an_error *err)
 
 /* ---------------------------------------------------------------- jobs */
 
+/* What an answer holds grows with prompts x n, and with their lengths where they are echoed with
+ * logprobs: more than is allowed for each alone. */
+static an_status check_amount(const text_ask *a, an_error *err)
+{
+    const an_engine_options *o = an_engine_limits(a->engine);
+    int most = o->max_queue > o->max_completions ? o->max_queue : o->max_completions;
+    size_t n = (size_t)a->request.n, answers = (size_t)a->n_prompts * n, numbers = 0;
+    if (answers > (size_t)most)
+        return an_fail_param(err, AN_INVALID, "n",
+                             "n: %zu answers to %d prompts are %zu, at most %d are made at once", n,
+                             a->n_prompts, answers, most);
+    if (!a->request.echo_logprobs) return AN_OK;
+    for (int i = 0; i < a->n_prompts; i++) numbers += a->prompts[i].n_ids;
+    numbers *= n * ((size_t)a->request.logprobs + 1);
+    if (numbers > a->max_echo_logprobs)
+        return an_fail_param(err, AN_INVALID, "logprobs",
+                             "logprobs: with echo these are %zu numbers (the prompts' tokens x n x "
+                             "(logprobs + 1)), at most %zu",
+                             numbers, a->max_echo_logprobs);
+    return AN_OK;
+}
+
 /* One job a prompt, all or none. */
 static an_status submit_jobs(text_ask *a, an_error *err)
 {
     an_job_info info;
-    an_status s = AN_OK;
+    an_status s = check_amount(a, err);
+    if (s != AN_OK) return s;
     a->jobs = calloc((size_t)a->n_prompts, sizeof *a->jobs);
     a->told = calloc((size_t)a->n_prompts * (size_t)a->request.n, sizeof *a->told);
     if (!a->jobs || !a->told) return an_fail(err, AN_NO_MEMORY, "out of memory");

@@ -13,7 +13,8 @@ ASK = dict(model='bare', prompt=IDS, max_tokens=8, temperature=0, ignore_eos=Tru
 def setUpModule():
     global SERVER, FOLDER
     FOLDER = models()
-    SERVER = Server('--dtype', 'f32', '--models', FOLDER, '--keepalive', '1', '--max-tokens', '2000', '--max-grammar-bytes', '20K')
+    SERVER = Server('--dtype', 'f32', '--models', FOLDER, '--keepalive', '1', '--max-tokens', '2000', '--max-grammar-bytes', '20K',
+                    '--max-echo-logprobs', '100K')
 
 
 def tearDownModule():
@@ -138,11 +139,11 @@ class Completions(unittest.TestCase):
         made = lambda: sum(v for k, v in SERVER.metrics().items() if k.startswith('vllm:generation_tokens_total'))
         prompt = [i * 7 % 500 + 7 for i in range(512)]
         before = made()
-        a = complete(model='tiny', prompt=prompt, max_tokens=0, echo=True, logprobs=2, n=2, return_token_ids=True, grammar='root ::= "yes"')
+        a = complete(model='tiny', prompt=prompt, max_tokens=0, echo=True, logprobs=2, return_token_ids=True, grammar='root ::= "yes"')
         self.assertEqual(made(), before)
         self.assertEqual((a['usage']['prompt_tokens'], a['usage']['completion_tokens']), (512, 0))
-        for c in a['choices']:
-            self.assertEqual((c['token_ids'], c['finish_reason'], len(c['logprobs']['token_logprobs'])), ([], 'length', 512))
+        c = a['choices'][0]
+        self.assertEqual((c['token_ids'], c['finish_reason'], len(c['logprobs']['token_logprobs'])), ([], 'length', 512))
         # the same numbers as with a token behind
         short = dict(model='tiny', prompt=prompt[:50], echo=True, logprobs=2)
         self.assertEqual(complete(**short, max_tokens=0)['choices'][0]['logprobs']['token_logprobs'],
@@ -152,6 +153,8 @@ class Completions(unittest.TestCase):
         self.assertEqual(chunks[0]['finish_reason'], 'length')
         status, body = SERVER.post('/v1/completions', dict(short, echo=False, max_tokens=0))
         self.assertEqual((status, body['error']['param']), (400, 'max_tokens'))
+        status, body = SERVER.post('/v1/completions', dict(short, n=2, max_tokens=0))
+        self.assertEqual((status, body['error']['param']), (400, 'n'))
         status, body = SERVER.post('/v1/completions', dict(short, prompt=prompt + [7], max_tokens=0))
         self.assertEqual((status, body['error']['param']), (400, 'prompt'))
 
@@ -162,6 +165,25 @@ class Completions(unittest.TestCase):
         status, body = SERVER.post('/v1/completions', dict(model='tiny', prompt='a', n=129))
         self.assertEqual((status, body['error']['param']), (400, 'n'))
         self.assertIn('128', body['error']['message'])
+        # of all prompts together as many as --max-queue
+        a = complete(model='tiny', prompt=['a'] * 128, max_tokens=1, n=2, ignore_eos=True)
+        self.assertEqual([c['index'] for c in a['choices']], list(range(256)))
+        status, body = SERVER.post('/v1/completions', dict(model='tiny', prompt=['a'] * 129, max_tokens=1, n=2))
+        self.assertEqual((status, body['error']['param']), (400, 'n'))
+        self.assertIn('258, at most 256', body['error']['message'])
+
+    def test_logprobs_of_many_echoes(self):
+        """tokens x n x (logprobs + 1) numbers are in the answer: here 102400 may be."""
+        ask = dict(model='bare', prompt=[[7] * 60, [8] * 40], max_tokens=1, echo=True, logprobs=1)
+        a = complete(**ask, n=2)
+        self.assertEqual([len(c['logprobs']['tokens']) for c in a['choices']], [61, 61, 41, 41])
+        for change, numbers in ((dict(n=49, logprobs=20), 102900), (dict(n=128, logprobs=20), 268800)):
+            status, body = SERVER.post('/v1/completions', dict(ask, **change))
+            self.assertEqual((status, body['error']['param']), (400, 'logprobs'), str(body)[:500])
+            self.assertIn(f'{numbers} numbers', body['error']['message'])
+            self.assertIn('at most 102400', body['error']['message'])
+        status, body = SERVER.post('/v1/completions', dict(ask, n=48, logprobs=20))  # 100800
+        self.assertEqual((status, len(body['choices'])), (200, 96))
 
     def test_stream_is_the_same(self):
         ask = dict(model='tiny', prompt='the rain', max_tokens=40, temperature=1, seed=5, logprobs=1, return_token_ids=True, n=2)
@@ -526,7 +548,7 @@ class Serving(unittest.TestCase):
 
     def test_stopping_is_told_in_a_stream(self):
         """Answers that are cut by the server's end say so, in their stream and outside one."""
-        server = Server('--dtype', 'f32', '--models', FOLDER, '--grace', '0')
+        server = Server('--dtype', 'f32', '--models', FOLDER, '--grace', '0', '--max-queue', '400')
         ask = dict(model='tiny', prompt=['a'] * 50, max_tokens=450, n=8, ignore_eos=True)  # much more than is done at once
         c, d = server.connect(), server.connect()
         c.request('POST', '/v1/completions', json.dumps(dict(ask, stream=True)))
