@@ -83,6 +83,33 @@ void an_slots_unload(an_engine *e)
 
 /* ---------------------------------------------------------------- in */
 
+/* Requests are checked, and buffers sized, by what the scan at start said; the files may have been
+ * replaced since. Defaults of requests and what is only shown may differ. */
+static an_status same_model(const an_slot *s, const an_model_info *now, an_error *err)
+{
+    const an_model_info *was = &s->entry.info;
+    const struct {
+        const char *what;
+        int64_t was, now;
+    } same[] = {
+#define SAME(field) {#field, (int64_t)was->field, (int64_t)now->field}
+        SAME(kind),          SAME(factor),      SAME(latent_channels), SAME(size_multiple),
+        SAME(text_encoders), SAME(chunk_len),   SAME(context_dim),     SAME(pooled_dim),
+        SAME(uses_time_ids), SAME(layers_text), SAME(guidance_embed),  SAME(zero_negative),
+        SAME(vocab),         SAME(layers),      SAME(kv_heads),        SAME(head_dim),
+        SAME(context_len),
+#undef SAME
+    };
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+        if (same[i].was != same[i].now)
+            return an_fail_param(err, AN_INVALID, "model",
+                                 "the files of %s are of another model than at start: %s was "
+                                 "%lld and is %lld; restart the server to serve it",
+                                 s->entry.path, same[i].what, (long long)same[i].was,
+                                 (long long)same[i].now);
+    return AN_OK;
+}
+
 static an_status read_weights(an_engine *e, an_slot *s, an_error *err)
 {
     an_checkpoint *c = NULL;
@@ -90,6 +117,7 @@ static an_status read_weights(an_engine *e, an_slot *s, an_error *err)
     an_status st = an_checkpoint_open(s->entry.path, &c, err);
     if (!st) st = an_model_load(e->device, c, e->dtype, NULL, NULL, &m, err);
     an_checkpoint_close(c);
+    if (!st) st = same_model(s, an_model_describe(m), err);
     if (!st && s->entry.info.kind == AN_KIND_IMAGE)
         st = an_model_set_vae_tile(m, e->o.vae_tile, err);
     if (st) {
