@@ -82,8 +82,7 @@ json_t *error_body(const an_error *err)
     return fault_body(type, err->param, code, err->message);
 }
 
-/* A model that does not fit will not fit in a second either, and a lost device does not come back.
- */
+/* A model that does not fit now never will, and a lost device does not come back. */
 static bool may_pass(const an_error *err)
 {
     return (err->status == AN_BUSY && !is_deadline(err)) || err->status == AN_STOPPING ||

@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-/* ---------------------------------------------------------------- helpers */
+/* ---------------------------------------------------------------- nodes and tokens */
 
 tm_node *tm_node_new(tm_parser *p, tm_node_kind kind, int line)
 {

@@ -11,7 +11,7 @@
 #define MAX_SHARDS      1000
 #define MAX_INDEX_BYTES ((size_t)64 << 20)
 
-/* ---------------------------------------------------------------- small helpers */
+/* ---------------------------------------------------------------- names and files */
 
 bool an_plain_name(const char *name)
 {

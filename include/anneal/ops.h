@@ -209,7 +209,8 @@ void an_attention(an_lane *l, const an_attention_args *a);
 /* ---------------------------------------------------------------- small ones */
 
 /* y[r, t, :] = table[ids[r, t], :] + (pos ? pos[t, :] : 0). ids: device I32 [n, t]; ids out of range
- * latch AN_INVALID, by the next an_lane_sync or an_lane_status at the latest. table [v, c], pos [>= t, c]: any of F32/BF16. y [n, t, c]. */
+ * latch AN_INVALID, by the next an_lane_sync or an_lane_status at the latest. table [v, c],
+ * pos [>= t, c]: any of F32/BF16. y [n, t, c]. */
 void an_embedding(an_lane *l, const an_tensor *table, const an_tensor *pos, an_tensor ids, an_tensor y);
 /* Sinusoidal embedding of t (host array [n]); first half cos then sin when flip_sin_to_cos. As
  * diffusers' get_timestep_embedding(max_period 10000, scale). y [n, dim]. */

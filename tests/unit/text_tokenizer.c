@@ -7,7 +7,7 @@
 #define MERGES AN_SOURCE_DIR "/weights/clip/merges.txt"
 #define DEMO   AN_DEMO "/emoji/tokenizer"
 
-/* ---------------------------------------------------------------- helpers */
+/* ---------------------------------------------------------------- ids and folders */
 
 static bool same_ids(const int32_t *ids, size_t n, const int32_t *want, size_t n_want)
 {

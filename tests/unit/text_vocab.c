@@ -8,7 +8,7 @@
 
 #define GOLDEN AN_GOLDEN "/tokenizers/"
 
-/* ---------------------------------------------------------------- helpers */
+/* ---------------------------------------------------------------- vocabularies and ids */
 
 static an_vocab *open_golden(const char *name)
 {
