@@ -213,15 +213,21 @@ static an_status open_vocab(an_slot *s, an_error *err)
     return st ? an_fail_prefix(err, st, "tokenizer of '%s'", s->entry.id) : AN_OK;
 }
 
-/* A failure is remembered: files do not get better by being read again. */
+/* Files do not get better by being read again; one that could not be read now may be. */
+static bool lasts(an_status st)
+{
+    return st != AN_IO && st != AN_NO_MEMORY;
+}
+
 an_status an_slot_vocab(an_engine *e, an_slot *s, const an_vocab **out, an_error *err)
 {
     an_tongue *t = &s->tongue;
     pthread_mutex_lock(&e->tok_lock);
     if (!t->vocab_tried) {
-        t->vocab_tried = true;
+        t->vocab_error = (an_error){0};
         if (s->entry.info.has_tokenizer) open_vocab(s, &t->vocab_error);
-        find_ends(t, &s->entry.info);
+        t->vocab_tried = lasts(t->vocab_error.status);
+        if (t->vocab_tried) find_ends(t, &s->entry.info);
     }
     an_status st = t->vocab_error.status;
     *out = t->vocab;
@@ -244,6 +250,9 @@ static an_status open_chat(const an_engine *e, an_slot *s, an_error *err)
     if (!st) st = an_template_parse(source, strlen(source), &e->o.chat_template, &t->chat, err);
     free(source);
     if (!st) return AN_OK;
+    free(t->bos);
+    free(t->eos);
+    t->bos = t->eos = NULL;
     an_fail_prefix(err, st, "chat template of '%s'", s->entry.id);
     snprintf(err->param, sizeof err->param, "model");
     return st;
@@ -269,12 +278,13 @@ an_status an_engine_template(an_engine *e, const char *model, const an_template 
     an_tongue *t = &s->tongue;
     pthread_mutex_lock(&e->tok_lock);
     if (!t->chat_tried) {
-        t->chat_tried = true;
+        t->chat_error = (an_error){0};
         if (s->entry.info.has_chat_template)
             open_chat(e, s, &t->chat_error);
         else
             an_fail_param(&t->chat_error, AN_NOT_FOUND, "model",
                           "model '%s' has no chat template: use completions", s->entry.id);
+        t->chat_tried = lasts(t->chat_error.status);
     }
     st = t->chat_error.status;
     if (st && err) *err = t->chat_error;

@@ -287,11 +287,12 @@ an_status an_room_for(an_engine *e, const an_slot *s, size_t scratch, an_error *
     }
 }
 
-/* A file that is broken stays broken; a budget that is short today is not the model's fault. */
+/* A file that is broken stays broken. One that changed while it was read is whole again soon, and a
+ * budget that is short today is not the model's fault: the next request tries anew. */
 void an_slot_broken(an_engine *e, an_slot *s, const an_error *why)
 {
     an_log(AN_LOG_ERROR, "%s", why->message);
-    if (why->status != AN_INVALID && why->status != AN_IO && why->status != AN_NOT_FOUND) return;
+    if (why->status != AN_INVALID && why->status != AN_NOT_FOUND) return;
     pthread_mutex_lock(&e->lock);
     s->entry.ok = false;
     snprintf(s->entry.error, sizeof s->entry.error, "%s", why->message);

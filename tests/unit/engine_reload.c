@@ -1,5 +1,6 @@
 /* Models whose files change between the scan at start and their load: another model in the same
- * place is refused, as requests are checked and buffers sized by what the scan has seen. */
+ * place is refused, as requests are checked and buffers sized by what the scan has seen; one that
+ * cannot be read for a while is served again when it can be. */
 #include "test.h"
 #include "text_help.h"
 
@@ -84,6 +85,60 @@ TEST(another_model_is_refused)
         an_engine_free(e);
     }
     text_unmake_speaker(models, "shifty");
+}
+
+/* The model's folder becomes a link to itself, which cannot be read, and comes back. */
+static bool take_away(const char *name, bool back)
+{
+    char path[1200], aside[1200];
+    snprintf(path, sizeof path, "%s/%s", models, name);
+    snprintf(aside, sizeof aside, "%s/.%s", models, name);
+    if (back) return unlink(path) == 0 && rename(aside, path) == 0;
+    return rename(path, aside) == 0 && symlink(name, path) == 0;
+}
+
+static bool add_template(const char *name)
+{
+    char path[1200];
+    path_of(path, sizeof path, name, "tokenizer_config.json");
+    FILE *f = fopen(path, "w");
+    if (!f) return false;
+    fprintf(f, "{\"chat_template\":\"{{ messages[0].content }}\"}");
+    return fclose(f) == 0;
+}
+
+/* What cannot be read now is no broken model: weights, tokenizer and template are read again. */
+TEST(back_after_a_failure)
+{
+    char path[1200];
+    REQUIRE(text_make_speaker(models, "remote", 512) && add_template("remote"));
+    an_engine *e = ready_engine();
+    REQUIRE(e);
+    static const char *const name[] = {"remote", "llama"}; /* fails at its tokenizer; its load */
+    const an_template *t;
+    const char *bos, *eos;
+    an_error why = {0};
+    an_model_entry m;
+    for (int i = 0; i < 2; i++) {
+        REQUIRE(take_away(name[i], false));
+        for (int k = 0; k < 2; k++) {
+            CHECK(tell(e, name[i], &why) == AN_JOB_FAILED);
+            CHECK_MSG(why.status == AN_IO && strstr(why.message, "Too many levels"), "%s: %s",
+                      name[i], why.message);
+        }
+        CHECK(i || an_engine_template(e, name[i], &t, &bos, &eos, &why) == AN_IO);
+        CHECK(an_engine_model_find(e, name[i], AN_KIND_TEXT, &m, &why) == AN_OK && m.ok);
+        REQUIRE(take_away(name[i], true));
+        why = (an_error){0};
+        CHECK_MSG(tell(e, name[i], &why) == AN_JOB_DONE, "%s: %s", name[i], why.message);
+    }
+    CHECK_MSG(an_engine_template(e, "remote", &t, &bos, &eos, &why) == AN_OK && t, "%s",
+              why.message);
+    CHECK(text_all_free(e));
+    an_engine_free(e);
+    path_of(path, sizeof path, "remote", "tokenizer_config.json");
+    unlink(path);
+    text_unmake_speaker(models, "remote");
 }
 
 int main(int argc, char **argv)
