@@ -36,6 +36,7 @@ static void stop_task(an_engine *e, an_task *t)
         break;
     }
     t->job->slot->pins--;
+    e->unpinned++;
     count_started(e, t, -1);
     t->started = false;
     pthread_mutex_unlock(&e->lock);
@@ -179,7 +180,14 @@ static an_status make_ready(an_engine *e, an_task *t, an_error *err)
 {
     const an_job *j = t->job;
     an_slot *s = j->slot;
+    pthread_mutex_lock(&e->lock);
+    const uint64_t now = e->unpinned + 1;
+    pthread_mutex_unlock(&e->lock);
+    /* Loading takes long and every tick asks: not again before there can be more memory. */
+    if (!s->model && s->no_room == now && e->run_count > 0)
+        return an_fail(err, AN_NO_MEMORY, "model '%s' waits for memory", s->entry.id);
     an_status st = an_slot_load(e, s, err);
+    s->no_room = st == AN_NO_MEMORY || st == AN_TOO_LARGE ? now : 0;
     if (st) {
         an_slot_broken(e, s, err);
         if (!*err->param) snprintf(err->param, sizeof err->param, "model");

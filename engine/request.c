@@ -226,6 +226,7 @@ static an_status check_memory(an_engine *e, an_job *j, an_error *err)
     size_t weights = an_model_weight_bytes(j->slot->model);
     pthread_mutex_lock(&e->lock);
     j->slot->pins--;
+    e->unpinned++;
     pthread_mutex_unlock(&e->lock);
     if (s) return s;
     size_t left = e->o.memory_bytes > weights ? e->o.memory_bytes - weights : 0;

@@ -28,6 +28,7 @@ typedef struct an_slot {
     an_model *model;      /* lock to change; NULL = not loaded. A pin keeps it */
     int pins;             /* lock: pictures running and submits that price */
     double last_used;     /* device thread, and so are these */
+    uint64_t no_room;     /* e->unpinned + 1 when it did not fit; 0: it did, or was not tried */
     size_t arena, states; /* its plan, 0 = not loaded */
     float rgb[16][3],
         rgb_bias[3]; /* preview: written at load by the device thread, its only reader */
@@ -376,7 +377,8 @@ struct an_engine {
     pthread_cond_t work; /* something for the device thread */
     pthread_cond_t idle; /* the last job ended */
     bool ready, draining, cancel_all, quit, device_ok, woken;
-    an_error lost; /* why device_ok is false */
+    uint64_t unpinned; /* times that somebody was done with a model: memory may be had then */
+    an_error lost;     /* why device_ok is false */
     an_clients clients;
     an_queue queue;
     uint64_t age;

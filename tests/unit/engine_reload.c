@@ -141,6 +141,71 @@ TEST(back_after_a_failure)
     text_unmake_speaker(models, "remote");
 }
 
+static void little_memory(an_engine_options *o)
+{
+    o->memory_bytes = (size_t)7 << 20; /* a picture model or one for text */
+}
+
+static int count_lines(FILE *f, const char *with)
+{
+    char line[1024];
+    int n = 0;
+    rewind(f);
+    while (fgets(line, sizeof line, f)) n += strstr(line, with) != NULL;
+    return n;
+}
+
+/* A long answer, and a picture that has to wait until its end. */
+static void answer_then_picture(an_engine *e)
+{
+    an_error err = {0};
+    an_text_request r;
+    an_text_request_default(&r);
+    r.model = "llama";
+    r.ids = prompt;
+    r.n_ids = 6;
+    r.max_tokens = 400;
+    r.ignore_eos = true;
+    an_job *answer = NULL, *picture = NULL;
+    CHECK_MSG(an_engine_submit_text(e, &r, &answer, &err) == AN_OK, "%s", err.message);
+    an_job_info info = {.state = AN_JOB_QUEUED};
+    while (answer && info.state == AN_JOB_QUEUED) an_job_get(answer, &info);
+    an_image_request p;
+    an_image_request_default(&p);
+    p.model = "sd1";
+    p.prompt = "owl";
+    p.steps = 1;
+    CHECK_MSG(an_engine_submit(e, &p, &picture, &err) == AN_OK, "%s", err.message);
+    if (answer) CHECK(help_wait(answer).state == AN_JOB_DONE);
+    if (picture) {
+        info = help_wait(picture);
+        CHECK_MSG(info.state == AN_JOB_DONE, "%s", info.error.message);
+    }
+    an_job_unref(answer);
+    an_job_unref(picture);
+}
+
+/* While the answer holds the memory, the model that does not fit beside it is loaded in vain once,
+ * not at every token. */
+TEST(waits_for_memory_without_loading)
+{
+    FILE *log = tmpfile();
+    int kept = dup(STDERR_FILENO), vain = 0;
+    an_engine *e = help_engine(models, "f32", little_memory);
+    REQUIRE(log && kept >= 0 && e);
+    while (!an_engine_ready(e)) usleep(1000);
+    REQUIRE(dup2(fileno(log), STDERR_FILENO) >= 0);
+    for (int i = 0; i < 10 && vain == 0; i++) { /* on a busy machine the answer may be first */
+        answer_then_picture(e);
+        vain = count_lines(log, "error loading model 'sd1'");
+    }
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    CHECK_MSG(vain >= 1 && vain <= 3, "%d times in vain", vain);
+    fclose(log);
+    an_engine_free(e);
+}
+
 int main(int argc, char **argv)
 {
     if (!text_link_models(models, sizeof models)) return 1;
