@@ -77,6 +77,9 @@ if(ANNEAL_SANITIZE STREQUAL "address")
   # a thread-local variable's place for a null pointer.
   set(AN_GPU_SANITIZE -fsanitize=address,undefined -fno-sanitize=null -fno-sanitize-recover=all
       -fno-omit-frame-pointer -g)
+  if(CMAKE_CXX_COMPILER_ID MATCHES "Clang") # this check wants C++'s library at run time
+    list(APPEND AN_GPU_SANITIZE -fno-sanitize=function)
+  endif()
 endif()
 target_compile_options(an_gpu_simt PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:${AN_GPU_SANITIZE}>")
 include(kernels/cuda.cmake)

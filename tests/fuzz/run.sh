@@ -6,7 +6,7 @@ build="$1" seconds="$2" here="$(cd "$(dirname "$0")" && pwd)"
 
 if [ $# -lt 3 ]; then
     find "$build" -maxdepth 1 -name 'fuzz_*' -perm -u+x -type f -printf '%f\0' | sort -z |
-        xargs -0 -n1 -P"$(nproc)" "$0" "$build" "$seconds"
+        xargs -0 -r -n1 -P"$(nproc)" "$0" "$build" "$seconds"
     exit
 fi
 
