@@ -195,7 +195,8 @@ class Memory(unittest.TestCase):
             t.join()
             most = max(seen)
             print(f'{dtype}: plan {plan / 1e6:.1f} MB, resident at most {most / 1e6:.1f} MB ({100 * most / plan:.0f} %)', flush=True)
-            self.assertLess(most, 1.10 * plan)
+            # beside a tenth: pages of code and relocations that are touched after the plan was made
+            self.assertLess(most, 1.10 * plan + (2 << 20))
             self.assertGreater(most, 0.90 * plan)
             self.assertEqual(s.stop(), 0)
 
