@@ -215,26 +215,25 @@ static bool copying(an_lane *l, const void *dst, const void *src, size_t bytes)
     return false;
 }
 
+/* `by` is the backend's, NULL where memory is the host's. */
+static void copy(an_lane *l, an_status (*by)(an_lane *, void *, const void *, size_t), void *dst,
+                 const void *src, size_t bytes, const char *what)
+{
+    if (!copying(l, dst, src, bytes)) return;
+    an_status s = AN_OK;
+    if (by)
+        s = by(l, dst, src, bytes);
+    else
+        memcpy(dst, src, bytes);
+    if (s) an_lane_fail(l, s, "%s of %zu bytes failed", what, bytes);
+}
+
 void an_upload(an_lane *l, void *device_dst, const void *host_src, size_t bytes)
 {
-    if (!copying(l, device_dst, host_src, bytes)) return;
-    an_status (*upload)(an_lane *, void *, const void *, size_t) = l->device->backend->upload;
-    an_status s = AN_OK;
-    if (upload)
-        s = upload(l, device_dst, host_src, bytes);
-    else
-        memcpy(device_dst, host_src, bytes);
-    if (s) an_lane_fail(l, s, "upload of %zu bytes failed", bytes);
+    copy(l, l->device->backend->upload, device_dst, host_src, bytes, "upload");
 }
 
 void an_download(an_lane *l, void *host_dst, const void *device_src, size_t bytes)
 {
-    if (!copying(l, host_dst, device_src, bytes)) return;
-    an_status (*download)(an_lane *, void *, const void *, size_t) = l->device->backend->download;
-    an_status s = AN_OK;
-    if (download)
-        s = download(l, host_dst, device_src, bytes);
-    else
-        memcpy(host_dst, device_src, bytes);
-    if (s) an_lane_fail(l, s, "download of %zu bytes failed", bytes);
+    copy(l, l->device->backend->download, host_dst, device_src, bytes, "download");
 }

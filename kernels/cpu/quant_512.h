@@ -174,6 +174,15 @@ INLINE vints small_ints(const uint8_t *p, const uint8_t *q, int step, bool sign)
     return v;
 }
 
+/* The scales of eight blocks, which lie at p and `stride` on; what comes after them. */
+INLINE const uint8_t *super_of(const an_quant_layout l, const uint8_t *p, int64_t stride,
+                               vfloats *d, vfloats *m)
+{
+    *d = halves(p, p + stride);
+    if (l.super > 16) *m = halves(p + 16, p + stride + 16) * -1.0f;
+    return p + l.super;
+}
+
 PIECE void scales_of(const an_dtype f, const vfloats *super_d, const vfloats *super_m,
                      const uint8_t *p, const uint8_t *q, scales *to)
 {

@@ -58,11 +58,7 @@ INLINE void tiles_of(const an_dtype f, int n, const uint8_t *p, int64_t stride, 
     memset(acc, 0, sizeof acc);
     memset(&k, 0, sizeof k);
     for (int64_t i = 0; i < blocks; i++, p += l.head + l.body, x += AN_QUANT_X * AN_QUANT_ROWS) {
-        if (l.super && i % 8 == 0) {
-            super_d = halves(p, p + stride);
-            if (l.super > 16) super_m = halves(p + 16, p + stride + 16) * -1.0f;
-            p += l.super;
-        }
+        if (l.super && i % 8 == 0) p = super_of(l, p, stride, &super_d, &super_m);
         scales s;
         scales_of(f, &super_d, &super_m, p, p + stride, &s);
 #define UNPACK(g) k.number[g] = numbers(f, p + l.head, p + l.head + stride, g);

@@ -15,11 +15,7 @@ INLINE void run_panel_of(const an_dtype f, const int M, const uint8_t *p, int64_
 #define BEGIN(m) vfloats acc##m = {0};
     ROWS(BEGIN)
     for (int64_t i = 0; i < blocks; i++, p += l.head + l.body, x += AN_QUANT_X * M) {
-        if (l.super && i % 8 == 0) {
-            super_d = halves(p, p + stride);
-            if (l.super > 16) super_m = halves(p + 16, p + stride + 16) * -1.0f;
-            p += l.super;
-        }
+        if (l.super && i % 8 == 0) p = super_of(l, p, stride, &super_d, &super_m);
         scales s;
         scales_of(f, &super_d, &super_m, p, p + stride, &s);
         const uint8_t *body = p + l.head;

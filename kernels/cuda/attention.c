@@ -7,11 +7,6 @@
 /* The grid's limit in y and z. */
 #define MOST_BLOCKS 65535
 
-static int gpu_type(an_dtype t)
-{
-    return t == AN_BF16 ? GPU_BF16 : GPU_F32;
-}
-
 an_status GPU(attention_op)(an_lane *l, const an_attention_args *a)
 {
     const size_t bytes = (size_t)a->rows * sizeof(int64_t);
@@ -44,7 +39,7 @@ an_status GPU(attention_op)(an_lane *l, const an_attention_args *a)
                              .q_len = (int)a->q_len,
                              .heads = a->heads,
                              .head_dim = a->head_dim,
-                             .dtype = gpu_type(a->dtype),
+                             .dtype = (int)a->dtype,
                              .scale = a->scale,
                              .causal = a->causal,
                              .shared_bytes = GPU(device_of)(l->device)->shared_bytes};
@@ -60,7 +55,7 @@ an_status GPU(rope_op)(an_lane *l, const an_rope_args *a)
     gpu_rope g = {.x = a->x,
                   .tokens = a->tokens,
                   .stride = a->stride,
-                  .dtype = gpu_type(a->dtype),
+                  .dtype = (int)a->dtype,
                   .heads = a->heads,
                   .head_dim = a->head_dim,
                   .rot_dim = a->rot_dim,
@@ -79,7 +74,7 @@ an_status GPU(rope_op)(an_lane *l, const an_rope_args *a)
 
 static gpu_kv_pool pool_of(const an_kv_pool *p)
 {
-    return (gpu_kv_pool){p->k, p->v, gpu_type(p->dtype), p->kv_heads, p->head_dim};
+    return (gpu_kv_pool){p->k, p->v, (int)p->dtype, p->kv_heads, p->head_dim};
 }
 
 /* An array on its way to the device: host memory until it is sent. */
@@ -111,7 +106,7 @@ an_status GPU(kv_write_op)(an_lane *l, const an_kv_pool *pool, const an_kv_row *
                             .v = v,
                             .k_stride = k_stride,
                             .v_stride = v_stride,
-                            .dtype = gpu_type(dtype)};
+                            .dtype = (int)dtype};
     free(place);
     if (GPU(idle)(l)) return l->error.status;
     return GPU(check)(l, GPU(kv_write)(&g, GPU(stream)(l)), "kv_write");
@@ -246,7 +241,7 @@ an_status GPU(attention_paged_op)(an_lane *l, const an_paged_args *a)
                    .y = a->y.data,
                    .heads = a->heads,
                    .group = group,
-                   .dtype = gpu_type(a->dtype),
+                   .dtype = (int)a->dtype,
                    .scale = a->scale,
                    .softcap = a->softcap,
                    .window = (int)(a->window < INT32_MAX / 2 ? a->window : INT32_MAX / 2),

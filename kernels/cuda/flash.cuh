@@ -194,8 +194,8 @@ template <class T> PRIM void flash_softmax(flash_state<T> &st, float (&s)[1][T::
 #pragma unroll
         for (int n = 0; n < T::KEYS / 8; n++)
             most = fmaxf(most, fmaxf(s[0][n][2 * h], s[0][n][2 * h + 1]));
-        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
-        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
+        most = fmaxf(most, __shfl_xor_sync(WHOLE_WARP, most, 1));
+        most = fmaxf(most, __shfl_xor_sync(WHOLE_WARP, most, 2));
         const float base = most == -INFINITY ? 0.f : most; /* nothing seen yet: weights are 0 */
         const float keep = fast_exp2(st.most[h] - base);
 #pragma unroll
@@ -246,8 +246,8 @@ template <class T> PRIM void flash_sum(flash_state<T> &st)
 {
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        st.sum[h] += __shfl_xor_sync(0xffffffffu, st.sum[h], 1);
-        st.sum[h] += __shfl_xor_sync(0xffffffffu, st.sum[h], 2);
+        st.sum[h] += __shfl_xor_sync(WHOLE_WARP, st.sum[h], 1);
+        st.sum[h] += __shfl_xor_sync(WHOLE_WARP, st.sum[h], 2);
     }
 }
 

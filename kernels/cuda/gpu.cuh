@@ -32,6 +32,8 @@
 typedef __nv_bfloat16 bf16;
 typedef __nv_bfloat162 bf162;
 
+#define WHOLE_WARP 0xffffffffu /* the lanes of a shuffle or vote */
+
 #ifdef __CUDACC__
 
 /* The address within shared memory, as instructions take it. */

@@ -2,11 +2,6 @@
  * one after the other, each into its own columns of y. */
 #include "cuda/matrix.h"
 
-static int type_of(an_dtype t)
-{
-    return t == AN_BF16 ? GPU_BF16 : GPU_F32;
-}
-
 /* Kernels count rows in 32 bits, a tile past the end. */
 static an_status rows_of(an_lane *l, const char *op, int64_t rows, int *out)
 {
@@ -56,7 +51,7 @@ static size_t record_bytes(int64_t rows, int64_t k)
 static int round_rows(const void *x, an_dtype dtype, int rows, int64_t k, gpu_record *to,
                       gpu_stream s)
 {
-    return GPU(round)(x, type_of(dtype), rows, (int)k, to, s);
+    return GPU(round)(x, (int)dtype, rows, (int)k, to, s);
 }
 
 /* What part p of a product becomes. */
@@ -68,7 +63,7 @@ static gpu_out part_out(const product *p, const gpu_part *part)
     const size_t at = (size_t)part->first * size;
     gpu_out o = {.bias = weight_of(p->w)->bias + part->first,
                  .y = (char *)(late ? p->sums : p->y) + at,
-                 .y_dtype = type_of(late ? AN_F32 : p->y_dtype),
+                 .y_dtype = (int)(late ? AN_F32 : p->y_dtype),
                  .ld = gated && !late ? n / 2 : n,
                  .act = late ? GPU_ACT_NONE : (int)p->act};
     if (p->residual && !late) o.residual = (const char *)p->residual + at;
@@ -93,7 +88,7 @@ static int run_product(const product *p, gpu_stream s)
         } else {
             const gpu_gemm g = {.w = part->plain,
                                 .x = p->x,
-                                .x_dtype = type_of(p->x_dtype),
+                                .x_dtype = (int)p->x_dtype,
                                 .rows = p->rows,
                                 .k = (int)p->w->k,
                                 .range = p->range,
@@ -106,7 +101,7 @@ static int run_product(const product *p, gpu_stream s)
     if (!meets_late(p->w, p->act)) return 0;
     const gpu_out o = {.residual = p->residual,
                        .y = p->y,
-                       .y_dtype = type_of(p->y_dtype),
+                       .y_dtype = (int)p->y_dtype,
                        .ld = (int)p->w->n / 2,
                        .act = (int)p->act};
     return GPU(gate)(p->sums, (int)p->w->n, p->rows, p->range, &o, s);
@@ -139,8 +134,7 @@ an_status GPU(weight_rows_op)(an_lane *l, const an_weight *w, const an_tensor *i
                               const an_tensor *y)
 {
     const gpu_part *part = &weight_of(w)->part[0]; /* the only one, see weights.c */
-    gpu_weight_rows a = {
-        .ids = ids->data, .k = (int)w->k, .y = y->data, .y_dtype = type_of(y->dtype)};
+    gpu_weight_rows a = {.ids = ids->data, .k = (int)w->k, .y = y->data, .y_dtype = (int)y->dtype};
     if (rows_of(l, "weight_rows", ids->dim[0], &a.tokens)) return AN_TOO_LARGE;
     if (GPU(idle)(l)) return l->error.status;
     if (part->blocks)
@@ -173,7 +167,7 @@ an_status GPU(conv2d_op)(an_lane *l, const an_conv_args *a)
     }
     gpu_conv c = {.w = weight_of(a->w)->part[0].plain,
                   .x = x->data,
-                  .x_dtype = type_of(x->dtype),
+                  .x_dtype = (int)x->dtype,
                   .pictures = (int)x->dim[0],
                   .h = (int)x->dim[1],
                   .width = (int)x->dim[2],
@@ -190,13 +184,13 @@ an_status GPU(conv2d_op)(an_lane *l, const an_conv_args *a)
     c.out = (gpu_out){.bias = weight_of(a->w)->bias,
                       .row_pixels = (int)(y->dim[1] * y->dim[2]),
                       .y = y->data,
-                      .y_dtype = type_of(y->dtype),
+                      .y_dtype = (int)y->dtype,
                       .ld = (int)a->w->n,
                       .act = (int)a->act};
     if (a->residual) c.out.residual = a->residual->data;
     if (a->row_bias) {
         c.out.row_bias = a->row_bias->data;
-        c.out.row_bias_dtype = type_of(a->row_bias->dtype);
+        c.out.row_bias_dtype = (int)a->row_bias->dtype;
     }
     return GPU(check)(l, GPU(conv)(&c, GPU(stream)(l)), "conv2d");
 }
@@ -292,8 +286,8 @@ an_status GPU(moe_op)(an_lane *l, const an_moe_args *a)
             GPU(moe_group)(m.expert, m.choices, a->experts, a->top_k, m.place, m.token, m.range, s);
     if (!error) error = run_experts(&m, s);
     if (!error)
-        error = GPU(moe_combine)(m.y, m.place, m.weight, m.tokens, a->top_k, (int)a->x.dim[1],
-                                 a->residual ? a->residual->data : NULL, a->y.data,
-                                 type_of(a->y.dtype), s);
+        error =
+            GPU(moe_combine)(m.y, m.place, m.weight, m.tokens, a->top_k, (int)a->x.dim[1],
+                             a->residual ? a->residual->data : NULL, a->y.data, (int)a->y.dtype, s);
     return GPU(check)(l, error, "moe");
 }

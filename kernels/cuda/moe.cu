@@ -3,8 +3,6 @@
  * `range`. */
 #include "tile.cuh"
 
-#define FULL 0xffffffffu
-
 /* A warp a token. Round i takes the largest logit below that of round i - 1, or the next expert
  * with the same. Registers: 40. */
 __global__ void __launch_bounds__(128)
@@ -28,8 +26,8 @@ __global__ void __launch_bounds__(128)
         }
 #pragma unroll
         for (int d = 16; d > 0; d >>= 1) {
-            const float x = __shfl_xor_sync(FULL, best, d);
-            const int e = __shfl_xor_sync(FULL, at, d);
+            const float x = __shfl_xor_sync(WHOLE_WARP, best, d);
+            const int e = __shfl_xor_sync(WHOLE_WARP, at, d);
             if (e < experts && (at == experts || x > best || (x == best && e < at)))
                 best = x, at = e;
         }
@@ -43,7 +41,7 @@ __global__ void __launch_bounds__(128)
         by = 0;
         for (int e = lane; e < experts; e += 32) by += expf(v[e] - top);
 #pragma unroll
-        for (int d = 16; d > 0; d >>= 1) by += __shfl_xor_sync(FULL, by, d);
+        for (int d = 16; d > 0; d >>= 1) by += __shfl_xor_sync(WHOLE_WARP, by, d);
     }
     __syncwarp();
     for (int i = lane; i < top_k; i += 32) w[i] = w[i] / by;
@@ -70,14 +68,14 @@ __global__ void __launch_bounds__(32) group_kernel(const int32_t *expert, int ch
     }
 #pragma unroll
     for (int d = 16; d > 0; d >>= 1) {
-        before += __shfl_xor_sync(FULL, before, d);
-        mine += __shfl_xor_sync(FULL, mine, d);
+        before += __shfl_xor_sync(WHOLE_WARP, before, d);
+        mine += __shfl_xor_sync(WHOLE_WARP, mine, d);
     }
     if (lane == 0) range[2 * me] = before, range[2 * me + 1] = before + mine;
     for (int first = 0; first < choices; first += 32) {
         const int i = first + lane;
         const bool is = i < choices && expert[i] == me;
-        const uint32_t all = __ballot_sync(FULL, is);
+        const uint32_t all = __ballot_sync(WHOLE_WARP, is);
         if (is) {
             const int row = before + __popc(all & ((1u << lane) - 1));
             place[i] = row;

@@ -8,7 +8,6 @@
  * same sums. */
 #include "tile.cuh"
 
-#define FULL 0xffffffffu
 
 /* ---------------------------------------------------------------- activations */
 
@@ -27,14 +26,14 @@ __global__ void __launch_bounds__(128)
         const int i = first + b * 32 + lane;
         const float v = i < k ? float_at(x, dtype, row + (size_t)i) : 0.0f;
         float most = fabsf(v);
-        const bool broken = __any_sync(FULL, !(most <= 3.402823466e38f));
+        const bool broken = __any_sync(WHOLE_WARP, !(most <= 3.402823466e38f));
 #pragma unroll
-        for (int d = 16; d > 0; d >>= 1) most = fmaxf(most, __shfl_xor_sync(FULL, most, d));
+        for (int d = 16; d > 0; d >>= 1) most = fmaxf(most, __shfl_xor_sync(WHOLE_WARP, most, d));
         const bool none = broken || most < 1e-30f; /* AN_Q8_LEAST */
         const int q = none ? 0 : (int)rintf(v * (127.0f / most));
         int sum = q;
 #pragma unroll
-        for (int d = 8; d > 0; d >>= 1) sum += __shfl_xor_sync(FULL, sum, d);
+        for (int d = 8; d > 0; d >>= 1) sum += __shfl_xor_sync(WHOLE_WARP, sum, d);
         r->q[b * 32 + lane] = (int8_t)q;
         if ((lane & 15) == 0) r->sum[b][lane >> 4] = (int16_t)sum;
         if (lane == 0) r->scale[b] = broken ? NAN : none ? 0.0f : most / 127.0f;

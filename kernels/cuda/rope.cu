@@ -1,23 +1,6 @@
 /* rope.cu: rotary position embedding (Su et al. 2021), in place. The angle is an f32 product, as
  * transformers has it. */
-#include "gpu.cuh"
-
-PRIM float rope_get(const float *p)
-{
-    return *p;
-}
-PRIM float rope_get(const bf16 *p)
-{
-    return __bfloat162float(*p);
-}
-PRIM void rope_put(float *p, float v)
-{
-    *p = v;
-}
-PRIM void rope_put(bf16 *p, float v)
-{
-    *p = __float2bfloat16(v);
-}
+#include "values.cuh"
 
 /* Block x: a token; a thread: a pair of a head. Registers: 32. */
 template <class T> __global__ void __launch_bounds__(128) rope(const gpu_rope a)
@@ -29,9 +12,9 @@ template <class T> __global__ void __launch_bounds__(128) rope(const gpu_rope a)
     const float c = cosf(angle) * a.mscale, s = sinf(angle) * a.mscale;
     T *x = (T *)a.x + blockIdx.x * a.stride + (int64_t)head * a.head_dim;
     T *p = x + (a.interleaved ? 2 * i : i), *q = a.interleaved ? p + 1 : p + half;
-    const float u = rope_get(p), v = rope_get(q);
-    rope_put(p, fmaf(u, c, -__fmul_rn(v, s)));
-    rope_put(q, fmaf(v, c, __fmul_rn(u, s)));
+    const float u = value_of(*p), v = value_of(*q);
+    put(p, fmaf(u, c, -__fmul_rn(v, s)));
+    put(q, fmaf(v, c, __fmul_rn(u, s)));
 }
 
 extern "C" int GPU(rope)(const gpu_rope *a, gpu_stream stream)

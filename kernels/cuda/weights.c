@@ -79,7 +79,7 @@ static an_status pack_plain(an_device *d, an_dtype dtype, const an_tensor *const
     if (s) return s;
     *bytes += total;
     part->plain = (gpu_matrix){.w = part->memory,
-                               .dtype = dtype == AN_BF16 ? GPU_BF16 : GPU_F32,
+                               .dtype = (int)dtype,
                                .n = part->n,
                                .pitch = (int)j.pitch};
     const int64_t rows = row > CHUNK ? 1 : (int64_t)(CHUNK / row);
