@@ -4,6 +4,9 @@
 
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -56,6 +59,22 @@ static const char HELP[] = "  /clear   forget what was said\n"
                            "  Ctrl-C   stops an answer, Ctrl-D ends\n"
                            "  A line that ends in \\ goes on in the next.\n";
 
+/* Waits for a line of the terminal; false if Ctrl-C came instead. The signal is let in only while
+ * waiting: one that came between a look at the flag and a blocking read would be seen a line late. */
+static bool line_is_there(void)
+{
+    struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+    sigset_t closed, open;
+    sigemptyset(&closed);
+    sigaddset(&closed, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &closed, &open);
+    while (!cli_interrupted && ppoll(&in, 1, NULL, &open) < 0 && errno == EINTR) {}
+    pthread_sigmask(SIG_SETMASK, &open, NULL);
+    bool there = !cli_interrupted;
+    cli_interrupted = 0;
+    return there;
+}
+
 /* A line, with those it continues in; NULL at the end of input. Ctrl-C gives "". */
 static char *read_turn(void)
 {
@@ -66,15 +85,12 @@ static char *read_turn(void)
     for (bool more = true; more;) {
         fputs(b.len ? ". " : "> ", stdout);
         fflush(stdout);
-        errno = 0;
-        ssize_t n = getline(&line, &cap, stdin);
-        if (n < 0 && (cli_interrupted || errno == EINTR)) {
-            cli_interrupted = 0;
-            clearerr(stdin);
+        if (!line_is_there()) {
             putchar('\n');
             an_buf_free(&b);
             break;
         }
+        ssize_t n = getline(&line, &cap, stdin); /* a terminal gives one line a read: none is held */
         if (n < 0) {
             free(line);
             an_buf_free(&b);

@@ -678,6 +678,7 @@ class Chatting(unittest.TestCase):
                     except OSError:  # it has ended
                         break
             seen, out = out, b''
+            self.assertTrue(seen.endswith(until) or until == b'its end', (until, seen))
             return seen.decode(errors='replace')
         self.assertIn('/help', read(b'\n> '))
         os.write(fd, b'/help\n')
@@ -685,11 +686,11 @@ class Chatting(unittest.TestCase):
         os.write(fd, b'half a line\x03')
         read(b'\n> ')
         os.write(fd, b'Hi\n')
-        self.assertGreater(len(read(b'\n> ')), len('Hi\r\n\n> '))
+        self.assertGreater(len(read(b'\n> ')), len('Hi\r\n\r\n> '))
         os.write(fd, b'/clear\n')
         read(b'> ')
         os.write(fd, b'\x04')
-        read(b'never')
+        read(b'its end')
         self.assertEqual(os.waitpid(pid, 0)[1], 0)
         os.close(fd)
 
