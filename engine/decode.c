@@ -61,12 +61,12 @@ static int by_claim(const void *a, const void *b)
 }
 
 /* Sequences of this model that have pages, the most deserving first. */
-static int line_up(const an_engine *e, const an_slot *s, an_task **out)
+static int line_up(const an_unit *u, const an_slot *s, an_task **out)
 {
     int n = 0;
-    for (int i = 0; i < e->run_count && n < AN_SEQ_MAX; i++)
-        if (e->run[i]->seq && e->run[i]->job->slot == s && an_seq_ready(e->run[i]))
-            out[n++] = e->run[i];
+    for (int i = 0; i < u->run_count && n < AN_SEQ_MAX; i++)
+        if (u->run[i]->seq && u->run[i]->job->slot == s && an_seq_ready(u->run[i]))
+            out[n++] = u->run[i];
     qsort(out, (size_t)n, sizeof *out, by_claim);
     return n;
 }
@@ -79,10 +79,10 @@ static bool echoes(const an_task *t)
 }
 
 /* Tokens of prompts that this tick has time for. */
-static int prompt_budget(const an_engine *e, const batch *b)
+static int prompt_budget(const an_unit *u, const batch *b)
 {
     const an_language *m = &b->slot->lm;
-    bool pictures = e->tracks == 1 && e->run_count > e->run_texts; /* waiting for the same lane */
+    bool pictures = u->tracks == 1 && u->run_count > u->run_texts; /* waiting for the same lane */
     bool shared = b->decoding || pictures;
     double seconds = shared ? TICK_SHARED_S : TICK_ALONE_S;
     double one = m->price.token * m->flop_s;
@@ -104,7 +104,7 @@ static void add(batch *b, an_task *t, int n, int want)
     an_seq *q = t->seq;
     const an_language *m = &b->slot->lm;
     part *p = &b->part[b->n];
-    size_t vocab = (size_t)b->slot->entry.info.vocab;
+    size_t vocab = (size_t)b->slot->files->entry.info.vocab;
     *p = (part){.task = t, .n = n, .want = want, .logits = b->wants};
     p->flops = flops_of(&m->price, n, q->done + n, want);
     b->row[b->n] = (an_lm_row){.ids = q->ids + q->done,
@@ -119,10 +119,10 @@ static void add(batch *b, an_task *t, int n, int want)
     b->flops += p->flops;
 }
 
-static void add_prompt(an_engine *e, batch *b, an_task *t, int *budget)
+static void add_prompt(an_unit *u, batch *b, an_task *t, int *budget)
 {
     an_seq *q = t->seq;
-    an_seq_catch_up(e, t);
+    an_seq_catch_up(u, t);
     int left = q->n_ids - q->done, n = left < *budget ? left : *budget;
     int room = b->slot->lm.wants - b->wants;
     bool echo = echoes(t);
@@ -135,11 +135,11 @@ static void add_prompt(an_engine *e, batch *b, an_task *t, int *budget)
     *budget -= n;
 }
 
-static void gather(an_engine *e, batch *b)
+static void gather(an_unit *u, batch *b)
 {
     an_task **line = b->line;
-    an_seqs_extend(e, b->slot);
-    int n = line_up(e, b->slot, line), prompts = 0;
+    an_seqs_extend(u, b->slot);
+    int n = line_up(u, b->slot, line), prompts = 0;
     for (int i = 0; i < n; i++) prompts += !decodes(line[i]->seq);
     const an_language *m = &b->slot->lm;
     /* Where the tick is smaller than the crowd, prompts get a quarter of it all the same, and a row
@@ -149,22 +149,22 @@ static void gather(an_engine *e, batch *b)
     for (int i = 0; i < n && b->tokens < most && b->wants < wants; i++)
         if (decodes(line[i]->seq)) add(b, line[i], 1, 1);
     b->decoding = b->n > 0;
-    int budget = prompt_budget(e, b);
+    int budget = prompt_budget(u, b);
     for (int i = 0; i < n && budget > 0; i++)
-        if (!decodes(line[i]->seq)) add_prompt(e, b, line[i], &budget);
+        if (!decodes(line[i]->seq)) add_prompt(u, b, line[i], &budget);
 }
 
 /* ---------------------------------------------------------------- running */
 
-static an_status forward(an_engine *e, batch *b, int first, int n, an_error *err)
+static an_status forward(batch *b, int first, int n, an_error *err)
 {
     an_language *m = &b->slot->lm;
-    an_lane *l = an_slot_lane(e, b->slot);
+    an_lane *l = an_slot_lane(b->slot);
     an_lane_reset(l);
     an_status s = an_lm_forward(b->slot->model, l, m->kv, &b->row[first], n, err);
     if (s) return s;
     const part *from = &b->part[first], *to = &b->part[first + n - 1];
-    size_t vocab = (size_t)b->slot->entry.info.vocab;
+    size_t vocab = (size_t)b->slot->files->entry.info.vocab;
     size_t at = (size_t)from->logits * vocab;
     size_t rows = (size_t)(to->logits + to->want - from->logits);
     if (rows) an_download(l, m->host + at, m->logits + at, rows * vocab * sizeof(float));
@@ -173,17 +173,17 @@ static an_status forward(an_engine *e, batch *b, int first, int n, an_error *err
 }
 
 /* A batch that fails is run again sequence by sequence, so that only those at fault fail. */
-static void run(an_engine *e)
+static void run(an_unit *u)
 {
-    batch *b = e->decode;
+    batch *b = u->decode;
     an_error err = {0};
     double start = an_now_s();
-    an_status s = forward(e, b, 0, b->n, &err);
+    an_status s = forward(b, 0, b->n, &err);
     for (int i = 0; i < b->n && s; i++) {
         part *p = &b->part[i];
         p->error = err;
-        p->status = b->n == 1 ? s : forward(e, b, i, 1, &p->error);
-        if (p->status == AN_DEVICE) an_device_failed(e, &p->error);
+        p->status = b->n == 1 ? s : forward(b, i, 1, &p->error);
+        if (p->status == AN_DEVICE) an_device_failed(u, &p->error);
     }
     b->seconds = an_now_s() - start;
 }
@@ -205,24 +205,24 @@ static void ban(const an_text_job *x, bool early, an_draw *d)
     d->n_ban = (ends ? x->n_end : 0) + (early ? x->n_stop_id : 0);
 }
 
-static void finish(an_engine *e, part *p, an_finish how, const char *stop, bool cut)
+static void finish(an_unit *u, part *p, an_finish how, const char *stop, bool cut)
 {
     an_text_job *x = p->task->job->text;
     an_answer *a = &x->answer[p->task->index];
     p->ended = true;
     if (!cut) p->status = an_answer_end(a, &p->error);
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&u->e->lock);
     a->shown.finish = how;
     a->shown.stop = stop;
     if (how == AN_FINISH_STOP)
-        e->finished_stop++;
+        u->e->finished_stop++;
     else
-        e->finished_length++;
-    pthread_mutex_unlock(&e->lock);
+        u->e->finished_length++;
+    pthread_mutex_unlock(&u->e->lock);
 }
 
 /* The drawn token joins the sequence, and may end it. */
-static void take_token(an_engine *e, part *p)
+static void take_token(an_unit *u, part *p)
 {
     const an_drawn *drawn = &p->drawn;
     an_seq *q = seq_of(p);
@@ -244,11 +244,11 @@ static void take_token(an_engine *e, part *p)
     }
     p->drew = true;
     if (stop)
-        finish(e, p, AN_FINISH_STOP, stop, true);
+        finish(u, p, AN_FINISH_STOP, stop, true);
     else if (end || stop_id || (q->matcher && an_matcher_only_end(q->matcher)))
-        finish(e, p, AN_FINISH_STOP, stop_id ? an_answer_name(a, id) : NULL, false);
+        finish(u, p, AN_FINISH_STOP, stop_id ? an_answer_name(a, id) : NULL, false);
     else if (count == x->max_tokens)
-        finish(e, p, AN_FINISH_LENGTH, NULL, false);
+        finish(u, p, AN_FINISH_LENGTH, NULL, false);
 }
 
 /* A token for the sequence, from its own logits and history alone: any thread. -1: none can follow.
@@ -257,7 +257,7 @@ static void draw_token(const batch *b, part *p, an_sampler_room *room, uint8_t *
 {
     const an_seq *q = seq_of(p);
     const an_text_job *x = p->task->job->text;
-    int vocab = b->slot->entry.info.vocab, count = q->n_ids - q->n_prompt;
+    int vocab = b->slot->files->entry.info.vocab, count = q->n_ids - q->n_prompt;
     an_draw d = {.s = &x->sampling,
                  .logits = b->slot->lm.host + (size_t)(p->logits + p->want - 1) * (size_t)vocab,
                  .vocab = vocab,
@@ -288,35 +288,36 @@ static void draw_token(const batch *b, part *p, an_sampler_room *room, uint8_t *
 static void draw_task(void *ctx, int64_t task, int worker)
 {
     (void)worker;
-    batch *b = ((an_engine *)ctx)->decode;
-    an_sampler_room *room = &((an_engine *)ctx)->sampler[task];
-    uint8_t *mask = b->slot->lm.mask + (size_t)task * (size_t)b->slot->entry.info.vocab;
+    an_unit *u = ctx;
+    batch *b = u->decode;
+    an_sampler_room *room = &u->e->sampler[task];
+    uint8_t *mask = b->slot->lm.mask + (size_t)task * (size_t)b->slot->files->entry.info.vocab;
     for (int i; (i = b->next_draw++) < b->draws;) draw_token(b, b->draw[i], room, mask);
 }
 
 /* Draws the tick's tokens side by side, then takes them one after the other. */
-static void draw_tokens(an_engine *e, batch *b)
+static void draw_tokens(an_unit *u, batch *b)
 {
-    int64_t tasks = an_device_threads(e->device);
+    int64_t tasks = an_device_threads(u->device);
     if (tasks > AN_SAMPLERS) tasks = AN_SAMPLERS;
     b->next_draw = 0;
-    an_device_parallel(e->device, b->draws < tasks ? b->draws : tasks, draw_task, e);
+    an_device_parallel(u->device, b->draws < tasks ? b->draws : tasks, draw_task, u);
     for (int i = 0; i < b->draws; i++) {
         part *p = b->draw[i];
         if (p->status) continue;
         if (p->drawn.id < 0)
-            finish(e, p, AN_FINISH_STOP, NULL, false);
+            finish(u, p, AN_FINISH_STOP, NULL, false);
         else
-            take_token(e, p);
+            take_token(u, p);
     }
 }
 
 /* Logprobs of the prompt: the row of one position speaks of the next. */
-static void take_echo(an_engine *e, batch *b, part *p)
+static void take_echo(an_unit *u, batch *b, part *p)
 {
     an_seq *q = seq_of(p);
     an_text_job *x = p->task->job->text;
-    int vocab = b->slot->entry.info.vocab, from = q->done - p->n;
+    int vocab = b->slot->files->entry.info.vocab, from = q->done - p->n;
     const char *stop;
     an_token first = {.id = q->ids[0], .logprob = (float)__builtin_nan("")};
     int have = (int)(x->prompt.tokens.len / sizeof(an_token));
@@ -328,45 +329,45 @@ static void take_echo(an_engine *e, batch *b, part *p)
         an_drawn d;
         const float *row = b->slot->lm.host + (size_t)(p->logits + i) * (size_t)vocab;
         p->status =
-            an_logprobs(&e->sampler[0], row, vocab, q->ids[next], x->logprobs, &d, &p->error);
+            an_logprobs(&u->e->sampler[0], row, vocab, q->ids[next], x->logprobs, &d, &p->error);
         an_token t = {.id = d.id, .logprob = d.logprob, .n_top = d.n_top, .top = d.top};
         if (!p->status) p->status = an_answer_add(&x->prompt, &t, false, false, &stop, &p->error);
     }
 }
 
-static void advance(an_engine *e, batch *b, part *p)
+static void advance(an_unit *u, batch *b, part *p)
 {
     an_seq *q = seq_of(p);
     bool echo = echoes(p->task);
     q->done += p->n;
-    an_seq_publish(e, p->task);
-    if (echo) take_echo(e, b, p);
+    an_seq_publish(u, p->task);
+    if (echo) take_echo(u, b, p);
     if (p->status || q->done < q->n_ids) return;
     if (p->task->job->text->max_tokens > 0)
         b->draw[b->draws++] = p;
     else
-        finish(e, p, AN_FINISH_LENGTH, NULL, false); /* only the prompt was wanted */
+        finish(u, p, AN_FINISH_LENGTH, NULL, false); /* only the prompt was wanted */
 }
 
 /* ---------------------------------------------------------------- telling */
 
 /* What a tick costs, known before it runs: its FLOPs, and never less than reading the weights. */
-static void charge(an_engine *e, batch *b)
+static void charge(an_unit *u, batch *b)
 {
-    double least = FLOPS_A_BYTE * (double)b->slot->entry.device_bytes;
+    double least = FLOPS_A_BYTE * (double)b->slot->device_bytes;
     double factor = b->flops > 0 && b->flops < least ? least / b->flops : 1;
     for (int i = 0; i < b->n; i++)
-        an_claim_charge(&e->clients, &b->part[i].task->job->claim, factor * b->part[i].flops);
+        an_claim_charge(&u->e->clients, &b->part[i].task->job->claim, factor * b->part[i].flops);
 }
 
-static void measure(an_engine *e, batch *b)
+static void measure(an_unit *u, batch *b)
 {
     an_language *m = &b->slot->lm;
-    e->ticks[AN_STAGE_FORWARD]++;
-    e->tick_rows[AN_STAGE_FORWARD] += (uint64_t)b->n;
-    e->busy_s += b->seconds;
-    e->last_tick = an_now_s();
-    an_hist_add(&e->tick_tokens, b->tokens);
+    u->ticks[AN_STAGE_FORWARD]++;
+    u->tick_rows[AN_STAGE_FORWARD] += (uint64_t)b->n;
+    u->busy_s += b->seconds;
+    u->e->last_tick = an_now_s();
+    an_hist_add(&u->e->tick_tokens, b->tokens);
     if (b->tokens == b->n)
         m->decode_s = m->decode_s > 0 ? 0.9 * m->decode_s + 0.1 * b->seconds : b->seconds;
     else if (b->flops > 0) {
@@ -376,91 +377,92 @@ static void measure(an_engine *e, batch *b)
 }
 
 /* The job's prompt is behind it: its logprobs may be read. */
-static void clock_prompt(an_engine *e, an_job *j, double now)
+static void clock_prompt(an_unit *u, an_job *j, double now)
 {
     an_text_job *x = j->text;
     if (x->prompt_there) return;
     x->prompt_there = true;
     x->usage.prefill_s = now - j->started_mono;
-    e->prompt_tokens += (uint64_t)x->n_ids;
+    u->e->prompt_tokens += (uint64_t)x->n_ids;
 }
 
 /* Times of a sequence that has just drawn a token. */
-static void clock_token(an_engine *e, part *p, double now)
+static void clock_token(an_unit *u, part *p, double now)
 {
     an_job *j = p->task->job;
     an_text_job *x = j->text;
     an_seq *q = seq_of(p);
-    e->generated_tokens++;
+    u->e->generated_tokens++;
     x->usage.completion_tokens++;
     j->step++;
     if (x->usage.first_token_s < 0) {
         x->usage.first_token_s = now - j->created_mono;
-        an_hist_add(&e->first_token_s, x->usage.first_token_s);
+        an_hist_add(&u->e->first_token_s, x->usage.first_token_s);
     } else {
         x->usage.decode_s = now - j->started_mono - x->usage.prefill_s;
     }
-    if (q->last_token > 0) an_hist_add(&e->token_s, now - q->last_token);
+    if (q->last_token > 0) an_hist_add(&u->e->token_s, now - q->last_token);
     q->last_token = now;
 }
 
-static void tell(an_engine *e, batch *b)
+static void tell(an_unit *u, batch *b)
 {
     double now = an_now_s();
-    pthread_mutex_lock(&e->lock);
-    charge(e, b);
-    measure(e, b);
+    pthread_mutex_lock(&u->e->lock);
+    charge(u, b);
+    measure(u, b);
     for (int i = 0; i < b->n; i++) {
         part *p = &b->part[i];
         an_job *j = p->task->job;
         if (p->status || !(p->drew || p->ended)) continue;
-        clock_prompt(e, j, now);
-        if (p->drew) clock_token(e, p, now);
+        clock_prompt(u, j, now);
+        if (p->drew) clock_token(u, p, now);
         an_answer_show(&j->text->answer[p->task->index], p->ended);
         if (j->text->echo) an_answer_show(&j->text->prompt, true);
-        an_job_event(e, j,
+        an_job_event(u->e, j,
                      (an_event){.type = AN_EVENT_TEXT,
                                 .index = p->task->index,
                                 .step = j->step,
                                 .steps = j->calls * j->n});
     }
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&u->e->lock);
 }
 
 /* Ends what failed, lets go of what is finished. Every job of the tick lives until all is told. */
-static void settle(an_engine *e, batch *b)
+static void settle(batch *b)
 {
     for (int i = 0; i < b->n; i++) b->held[i] = an_job_ref(b->part[i].task->job);
     for (int i = 0; i < b->n; i++) {
         part *p = &b->part[i];
         if (!p->task->started) continue; /* ended with another choice of its job */
         if (p->status)
-            an_job_end(e, p->task->job, AN_JOB_FAILED, &p->error);
+            an_job_end(p->task->job, AN_JOB_FAILED, &p->error);
         else if (p->ended)
-            an_task_finished(e, p->task);
+            an_task_finished(p->task);
     }
     for (int i = 0; i < b->n; i++) an_job_unref(b->held[i]);
 }
 
 /* ---------------------------------------------------------------- the tick */
 
-static void end(an_engine *e)
+static void end(an_unit *u)
 {
-    batch *b = e->decode;
+    batch *b = u->decode;
     for (int i = 0; i < b->n; i++)
-        if (!b->part[i].status) advance(e, b, &b->part[i]); /* to its draw, or on in the prompt */
-    draw_tokens(e, b);
-    tell(e, b);
-    settle(e, b);
+        if (!b->part[i].status) advance(u, b, &b->part[i]); /* to its draw, or on in the prompt */
+    draw_tokens(u, b);
+    tell(u, b);
+    settle(b);
 }
 
-void an_decode_tick(an_engine *e, an_track *k, an_task *leader)
+void an_decode_tick(an_track *k, an_task *leader)
 {
-    batch *b = e->decode;
+    an_unit *u = k->unit;
+    batch *b = u->decode;
     b->slot = leader->job->slot;
     b->n = b->tokens = b->wants = b->draws = 0;
     b->flops = b->seconds = 0;
-    gather(e, b); /* whose tokens, and how many */
+    gather(u, b); /* whose tokens, and how many */
     if (b->n == 0) return;
     an_track_start(k, run, end); /* one call of the network for all of them, then their tokens */
 }

@@ -22,9 +22,9 @@ static void draw_noise(an_lane *l, an_task *t, float scale, float *dst)
     an_lane_sync(l); /* t->host is free for the next draw */
 }
 
-an_status an_diffusion_start(an_engine *e, an_task *t, an_error *err)
+an_status an_diffusion_start(an_task *t, an_error *err)
 {
-    an_lane *l = an_slot_lane(e, t->job->slot);
+    an_lane *l = an_slot_lane(t->job->slot);
     an_lane_reset(l);
     an_rng_init(t->rng, t->job->rng, (uint64_t)(t->job->seed + t->index));
     draw_noise(l, t, (float)an_solver_init_noise_sigma(t->job->solver), t->x);
@@ -133,16 +133,16 @@ static uint8_t *glimpse(an_lane *l, an_slot *s, const an_task *t, const an_step 
 
 /* ---------------------------------------------------------------- the step */
 
-an_status an_diffusion_step(an_engine *e, an_slot *s, an_task *const *task, int n,
-                            uint8_t **preview, an_error *err)
+an_status an_diffusion_step(an_slot *s, an_task *const *task, int n, uint8_t **preview,
+                            an_error *err)
 {
     an_step step[AN_BATCH_MAX];
     row_values value[AN_BATCH_MAX];
     network_row network[2 * AN_BATCH_MAX];
     an_row row[2 * AN_BATCH_MAX];
     an_step_row update[AN_BATCH_MAX];
-    const an_model_info *info = &s->entry.info;
-    an_lane *l = an_slot_lane(e, s);
+    const an_model_info *info = &s->files->entry.info;
+    an_lane *l = an_slot_lane(s);
     int rows = 0;
     for (int i = 0; i < n; i++) {
         an_solver_step(task[i]->job->solver, task[i]->call, &step[i]);

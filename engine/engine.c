@@ -1,36 +1,9 @@
-/* engine.c: birth, death and numbers. The work is in scheduler.c. */
+/* engine.c: birth and death. The work is in scheduler.c. */
 #include "state.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-/* ---------------------------------------------------------------- histograms */
-
-static const double BOUNDS[AN_HIST_BUCKETS - 1] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
-                                                   2.5,   5,    10,    30,   60,  120,  300};
-
-void an_hist_init(an_histogram *h)
-{
-    *h = (an_histogram){0};
-    for (int i = 0; i < AN_HIST_BUCKETS - 1; i++) h->le[i] = BOUNDS[i];
-    h->le[AN_HIST_BUCKETS - 1] = (double)__builtin_inf();
-}
-
-/* Tokens of a tick: powers of two. */
-static void hist_init_tokens(an_histogram *h)
-{
-    an_hist_init(h);
-    for (int i = 0; i < AN_HIST_BUCKETS - 1; i++) h->le[i] = (double)(1 << i);
-}
-
-void an_hist_add(an_histogram *h, double seconds)
-{
-    for (int i = 0; i < AN_HIST_BUCKETS; i++)
-        if (seconds <= h->le[i]) h->count[i]++;
-    h->total++;
-    h->sum += seconds;
-}
 
 /* ---------------------------------------------------------------- options */
 
@@ -108,7 +81,7 @@ static an_status check_options(const an_engine_options *o, an_error *err)
 static an_status choose_dtype(an_engine *e, const char *name, an_error *err)
 {
     if (!name || !*name || strcmp(name, "auto") == 0)
-        e->dtype = an_device_best_dtype(e->device);
+        e->dtype = an_device_best_dtype(e->unit[0].device);
     else if (strcmp(name, "f32") == 0)
         e->dtype = AN_F32;
     else if (strcmp(name, "bf16") == 0)
@@ -120,11 +93,14 @@ static an_status choose_dtype(an_engine *e, const char *name, an_error *err)
 }
 
 /* Four fifths of the machine's memory, or nine tenths of the device's own: a GPU runs little else.
- */
-static size_t usable_bytes(const an_device *d)
+ * A device that is named twice has its memory once. */
+static size_t usable_bytes(const an_engine *e, const an_device *d)
 {
     const size_t own = an_device_memory_bytes(d);
-    return own ? own / 10 * 9 : an_machine_bytes() / 5 * 4;
+    size_t times = 0;
+    for (int i = 0; i < e->units; i++)
+        times += strcmp(an_device_description(e->unit[i].device), an_device_description(d)) == 0;
+    return (own ? own / 10 * 9 : an_machine_bytes() / 5 * 4) / times;
 }
 
 /* The caller's strings need not outlive the call. */
@@ -153,19 +129,57 @@ static void init_locks(an_engine *e)
     pthread_mutex_init(&e->tok_lock, NULL);
     pthread_cond_init(&e->work, &a);
     pthread_cond_init(&e->idle, &a);
-    for (int i = 0; i < AN_KIND_COUNT; i++) pthread_cond_init(&e->track[i].go, NULL);
     pthread_condattr_destroy(&a);
+}
+
+static an_status open_devices(an_engine *e, const an_device_options *o, an_error *err)
+{
+    an_device *device[AN_UNITS_MAX];
+    int n = 0;
+    an_status s = an_devices_open(o, device, AN_UNITS_MAX, &n, err);
+    if (s) return s;
+    e->unit = calloc((size_t)n, sizeof *e->unit);
+    if (!e->unit) {
+        for (int i = 0; i < n; i++) an_device_close(device[i]);
+        return an_fail(err, AN_NO_MEMORY, "no memory for the engine");
+    }
+    e->units = n;
+    for (int i = 0; i < n; i++) {
+        an_unit *u = &e->unit[i];
+        u->e = e;
+        u->index = i;
+        u->device = device[i];
+        u->ok = true;
+        for (int k = 0; k < AN_KIND_COUNT; k++) pthread_cond_init(&u->track[k].go, NULL);
+    }
+    return AN_OK;
+}
+
+static an_status open_unit(an_unit *u, bool threads, an_error *err)
+{
+    u->memory_bytes = u->e->o.memory_bytes ? u->e->o.memory_bytes : usable_bytes(u->e, u->device);
+    u->decode = an_decode_new();
+    if (!u->decode) return an_fail(err, AN_NO_MEMORY, "no memory for the engine");
+    return an_tracks_open(u, threads, err);
+}
+
+static void close_unit(an_unit *u)
+{
+    an_tracks_close(u);
+    an_device_close(u->device);
+    an_decode_free(u->decode);
+    free(u->slot);
+    for (int k = 0; k < AN_KIND_COUNT; k++) pthread_cond_destroy(&u->track[k].go);
 }
 
 static an_status open_all(an_engine *e, const an_engine_options *o, an_error *err)
 {
     an_status s = copy_options(e, o, err);
-    if (!s) s = an_device_open(&o->device, &e->device, err);
+    if (!s) s = open_devices(e, &o->device, err);
     if (!s) s = choose_dtype(e, o->dtype, err);
-    if (!s && e->o.memory_bytes == 0) e->o.memory_bytes = usable_bytes(e->device);
-    if (!s) s = an_tracks_open(e, !o->scan_only, err);
+    for (int i = 0; i < e->units && !s; i++) s = open_unit(&e->unit[i], !o->scan_only, err);
+    if (!s) s = an_slots_scan(e, err);
     if (s) return s;
-    an_slots_scan(e);
     e->program_bytes = an_resident_bytes();
     if (o->scan_only) return AN_OK;
     int r = pthread_create(&e->thread, NULL, an_device_thread, e);
@@ -182,7 +196,6 @@ an_status an_engine_new(const an_engine_options *o, an_engine **out, an_error *e
     an_engine *e = calloc(1, sizeof *e);
     if (!e) return an_fail(err, AN_NO_MEMORY, "no memory for the engine");
     init_locks(e);
-    e->device_ok = true;
     e->queue.max = o->max_queue;
     e->finished_tail = &e->finished;
     an_hist_init(&e->queue_s);
@@ -190,9 +203,8 @@ an_status an_engine_new(const an_engine_options *o, an_engine **out, an_error *e
     an_hist_init(&e->request_s);
     an_hist_init(&e->first_token_s);
     an_hist_init(&e->token_s);
-    hist_init_tokens(&e->tick_tokens);
-    e->decode = an_decode_new();
-    s = e->decode ? open_all(e, o, err) : an_fail(err, AN_NO_MEMORY, "no memory for the engine");
+    an_hist_init_tokens(&e->tick_tokens);
+    s = open_all(e, o, err);
     if (s) {
         an_engine_free(e);
         return s;
@@ -262,100 +274,16 @@ void an_engine_free(an_engine *e)
     an_engine_stop(e, 0);
     while (e->jobs) an_job_drop(e, e->jobs);
     an_slots_free(e);
-    an_tracks_close(e);
-    an_device_close(e->device);
+    for (int i = 0; i < e->units; i++) close_unit(&e->unit[i]);
+    free(e->unit);
     an_clients_free(&e->clients);
-    an_decode_free(e->decode);
     for (int i = 0; i < AN_SAMPLERS; i++) an_sampler_room_free(&e->sampler[i]);
     free(e->price);
     for (char **d = e->dirs; d && *d; d++) free(*d);
     free(e->dirs);
     pthread_cond_destroy(&e->work);
     pthread_cond_destroy(&e->idle);
-    for (int i = 0; i < AN_KIND_COUNT; i++) pthread_cond_destroy(&e->track[i].go);
     pthread_mutex_destroy(&e->tok_lock);
     pthread_mutex_destroy(&e->lock);
     free(e);
-}
-
-/* ---------------------------------------------------------------- numbers */
-
-void an_engine_count_pages(an_engine *e)
-{
-    int64_t blocks = 0, used = 0;
-    int running = 0;
-    for (int i = 0; i < e->slots; i++) {
-        if (!e->slot[i].lm.pages) continue;
-        blocks += an_pages_count(e->slot[i].lm.pages);
-        used += an_pages_held(e->slot[i].lm.pages);
-    }
-    for (int i = 0; i < e->run_count; i++) running += e->run[i]->seq && an_seq_ready(e->run[i]);
-    pthread_mutex_lock(&e->lock);
-    e->kv_blocks = blocks;
-    e->kv_blocks_used = used;
-    e->seqs_running = running;
-    pthread_mutex_unlock(&e->lock);
-}
-
-/* Lock. Sequences without pages, and those of waiting jobs. */
-static int seqs_waiting(const an_engine *e)
-{
-    int n = e->run_texts - e->seqs_running;
-    for (const an_job *j = e->jobs; j; j = j->next)
-        if (j->text && (j->state == AN_JOB_QUEUED || j->state == AN_JOB_RUNNING))
-            n += j->n - j->next_task;
-    return n > 0 ? n : 0;
-}
-
-static void text_stats(const an_engine *e, an_engine_stats *out)
-{
-    out->seqs_running = e->seqs_running;
-    out->seqs_waiting = seqs_waiting(e);
-    out->kv_blocks = e->kv_blocks;
-    out->kv_blocks_used = e->kv_blocks_used;
-    out->prompt_tokens = e->prompt_tokens;
-    out->generated_tokens = e->generated_tokens;
-    out->preemptions = e->preemptions;
-    out->prefix_queries = e->prefix_queries;
-    out->prefix_hits = e->prefix_hits;
-    out->finished_stop = e->finished_stop;
-    out->finished_length = e->finished_length;
-    out->finished_abort = e->finished_abort;
-    out->first_token_s = e->first_token_s;
-    out->token_s = e->token_s;
-    out->tick_tokens = e->tick_tokens;
-}
-
-void an_engine_get_stats(an_engine *e, an_engine_stats *out)
-{
-    *out = (an_engine_stats){0};
-    snprintf(out->device, sizeof out->device, "%s", an_device_description(e->device));
-    pthread_mutex_lock(&e->lock);
-    out->ready = e->ready;
-    out->draining = e->draining;
-    out->device_ok = e->device_ok;
-    memcpy(out->device_error, e->lost.message, sizeof out->device_error);
-    out->queued = e->queued;
-    out->running = e->running;
-    out->running_rows = e->run_count;
-    out->jobs_done = e->jobs_done;
-    out->jobs_failed = e->jobs_failed;
-    out->jobs_canceled = e->jobs_canceled;
-    out->jobs_refused = e->jobs_refused;
-    out->images_done = e->images_done;
-    memcpy(out->ticks, e->ticks, sizeof out->ticks);
-    memcpy(out->rows, e->tick_rows, sizeof out->rows);
-    out->busy_s = e->busy_s;
-    out->weight_bytes = e->weight_bytes;
-    out->arena_bytes = e->arena_bytes;
-    out->result_bytes = e->result_bytes;
-    out->planned_bytes = e->planned_bytes;
-    out->text_cache_hits = e->text_hits;
-    out->text_cache_misses = e->text_misses;
-    out->last_tick = e->last_tick;
-    out->queue_s = e->queue_s;
-    out->step_s = e->step_s;
-    out->request_s = e->request_s;
-    text_stats(e, out);
-    pthread_mutex_unlock(&e->lock);
 }

@@ -115,9 +115,10 @@ void an_job_unref(an_job *j)
 an_status an_job_enqueue(an_engine *e, an_job *j, an_error *err)
 {
     if (e->draining) return an_fail(err, AN_STOPPING, "the server is stopping: no new jobs");
-    if (!e->device_ok) {
-        if (err) *err = e->lost;
-        return e->lost.status;
+    const an_error *lost = an_engine_lost(e);
+    if (lost) {
+        if (err) *err = *lost;
+        return lost->status;
     }
     if (an_queue_full(&e->queue)) {
         e->jobs_refused++;
@@ -259,6 +260,7 @@ void an_job_finish(an_engine *e, an_job *j, an_job_state state, const an_error *
     j->finished_mono = an_now_s();
     if (why) j->error = *why;
     end_claim(e, j);
+    an_job_unbind(j);
     drop_input(j);
     if (j->text && state != AN_JOB_DONE) e->finished_abort += (uint64_t)(j->n - j->done);
     e->input_bytes -= j->input_bytes;
@@ -315,10 +317,21 @@ bool an_job_finished(an_job *j)
 
 /* ---------------------------------------------------------------- reading */
 
+/* Where it runs, or a device that has measured the model. */
+static const an_slot *measured(const an_job *j)
+{
+    const an_engine *e = j->e;
+    if (j->slot) return j->slot;
+    for (int i = 1; i < e->units; i++)
+        if (e->unit[i].slot[j->files->index].lm.decode_s > 0)
+            return &e->unit[i].slot[j->files->index];
+    return &e->unit[0].slot[j->files->index];
+}
+
 /* Choices advance together, so that the longest that is possible counts. */
 static double remaining_text(const an_job *j)
 {
-    const an_language *m = &j->slot->lm;
+    const an_language *m = &measured(j)->lm;
     const an_text_job *x = j->text;
     if (!(m->decode_s > 0)) return -1;
     double prompt = x->usage.first_token_s < 0 ? m->price.token * m->flop_s * x->n_ids : 0;
@@ -330,25 +343,25 @@ static double remaining(const an_engine *e, const an_job *j)
 {
     if (j->text) return remaining_text(j);
     an_price p;
-    int64_t tokens = j->kind == AN_TASK_IMAGE ? j->slot->entry.info.chunk_len : 0;
+    int64_t tokens = j->kind == AN_TASK_IMAGE ? j->files->entry.info.chunk_len : 0;
     an_stage last = j->kind == AN_TASK_ENCODE ? AN_STAGE_ENCODE : AN_STAGE_DECODE;
     double once = 0, call = 0;
-    if (an_price_known(e, j->slot, last, j->h, j->w, 0, &p))
+    if (an_price_known(e, j->files, last, j->h, j->w, 0, &p))
         once = p.row_s > 0 ? p.row_s : p.row_flops * e->seconds_per_flop;
     if (j->kind == AN_TASK_IMAGE) {
-        if (!an_price_known(e, j->slot, AN_STAGE_DENOISE, j->h, j->w, tokens, &p)) return -1;
+        if (!an_price_known(e, j->files, AN_STAGE_DENOISE, j->h, j->w, tokens, &p)) return -1;
         call = j->branches * (p.row_s > 0 ? p.row_s : p.row_flops * e->seconds_per_flop);
         if (call <= 0) return -1;
     }
     return call * (j->calls * j->n - j->step) + once * (j->n - j->done);
 }
 
-/* The device is shared in turn: until this job is done each other running one gets as much time, or
- * as much as it still needs; jobs that start before it likewise. */
+/* A device is shared in turn, and the others are as busy: until this job is done each other running
+ * one gets as much time, or as much as it still needs; jobs that start before it likewise. */
 double an_job_eta(const an_engine *e, const an_job *j)
 {
     if (j->state != AN_JOB_QUEUED && j->state != AN_JOB_RUNNING) return 0;
-    double own = remaining(e, j), sum = own;
+    double own = remaining(e, j), sum = 0;
     if (own < 0) return -1;
     for (const an_job *o = e->jobs; o; o = o->next) {
         bool ahead =
@@ -359,7 +372,9 @@ double an_job_eta(const an_engine *e, const an_job *j)
         if (r < 0) r = own;
         sum += r < own || o->state == AN_JOB_QUEUED ? r : own;
     }
-    return sum;
+    int devices = 0;
+    for (int i = 0; i < e->units; i++) devices += e->unit[i].ok;
+    return own + sum / (devices > 0 ? devices : 1);
 }
 
 void an_job_get(an_job *j, an_job_info *out)

@@ -12,9 +12,9 @@
 
 /* ---------------------------------------------------------------- sizes */
 
-static int64_t context_of(const an_engine *e, const an_slot *s)
+static int64_t context_of(const an_engine *e, const an_files *f)
 {
-    int context = s->entry.info.context_len;
+    int context = f->entry.info.context_len;
     return context > 0 && context < e->o.max_context ? context : e->o.max_context;
 }
 
@@ -25,31 +25,35 @@ static int64_t pages_for(int64_t positions)
 
 /* As asked for; else an eighth of the memory, though one sequence of full length if that is more,
  * and never more than half of what is left. No more than could be used either. */
-static int64_t pool_pages(const an_engine *e, const an_slot *s, size_t page_bytes)
+static int64_t pool_pages(const an_unit *u, const an_slot *s, size_t page_bytes)
 {
-    int64_t one = pages_for(context_of(e, s));
-    int64_t most = one * (e->o.max_sequences + e->o.max_batch);
-    int64_t half = (int64_t)(an_budget_left(e, s) / 2 / page_bytes);
-    size_t bytes = e->o.kv_bytes ? e->o.kv_bytes : e->o.memory_bytes / 8;
+    int64_t one = pages_for(context_of(u->e, s->files));
+    int64_t most = one * (u->e->o.max_sequences + u->e->o.max_batch);
+    int64_t half = (int64_t)(an_budget_left(u, s) / 2 / page_bytes);
+    size_t bytes = u->e->o.kv_bytes ? u->e->o.kv_bytes : u->memory_bytes / 8;
     int64_t pages = (int64_t)(bytes / page_bytes);
-    if (!e->o.kv_bytes && pages < one) pages = one;
-    if (!e->o.kv_bytes && pages > half) pages = half;
+    if (!u->e->o.kv_bytes && pages < one) pages = one;
+    if (!u->e->o.kv_bytes && pages > half) pages = half;
     if (pages > most) pages = most;
     if (pages > INT32_MAX) pages = INT32_MAX;
     return pages > 1 ? pages : 1;
 }
 
-int64_t an_language_positions(an_engine *e, const an_slot *s)
+int64_t an_language_positions(an_engine *e, const an_files *f)
 {
-    const an_model_info *i = &s->entry.info;
+    const an_model_info *i = &f->entry.info;
+    int64_t known = 0; /* the most of any device: placing looks for one that has them */
     pthread_mutex_lock(&e->lock);
-    int64_t known = s->lm.positions;
+    for (int k = 0; k < e->units; k++) {
+        const int64_t has = e->unit[k].slot[f->index].lm.positions;
+        if (has > known) known = has;
+    }
     pthread_mutex_unlock(&e->lock);
     if (known) return known;
     size_t element = e->dtype == AN_F32 ? 4 : 2;
     size_t page =
         2 * element * AN_KV_BLOCK * (size_t)i->layers * (size_t)i->kv_heads * (size_t)i->head_dim;
-    int64_t context = context_of(e, s);
+    int64_t context = context_of(e, f);
     if (page == 0 || !e->o.kv_bytes) return context;
     int64_t pool = (int64_t)(e->o.kv_bytes / page) * AN_KV_BLOCK;
     return pool < context ? pool : context;
@@ -61,11 +65,11 @@ static an_status cost_of(const an_slot *s, int rows, int tokens, int want, int64
                          an_cost *out, an_error *err)
 {
     an_status st = an_lm_cost(s->model, rows, tokens, want, context, out, err);
-    return st ? an_fail_prefix(err, st, "pricing a tick of '%s'", s->entry.id) : AN_OK;
+    return st ? an_fail_prefix(err, st, "pricing a tick of '%s'", s->files->entry.id) : AN_OK;
 }
 
 /* Every layer may look at every key; a window makes long contexts cheaper than this says. */
-static an_status find_prices(an_engine *e, an_slot *s, int64_t positions, an_error *err)
+static an_status find_prices(an_unit *u, an_slot *s, int64_t positions, an_error *err)
 {
     an_cost near, far, want;
     int64_t from = positions < AN_KV_BLOCK ? positions : AN_KV_BLOCK;
@@ -77,19 +81,19 @@ static an_status find_prices(an_engine *e, an_slot *s, int64_t positions, an_err
     p.key = positions > from ? (far.flops - near.flops) / (double)(positions - from) : 0;
     p.token = near.flops - p.key * (double)from;
     p.want = want.flops - near.flops;
-    pthread_mutex_lock(&e->lock); /* whoever asks when its job will be done reads it */
+    pthread_mutex_lock(&u->e->lock); /* whoever asks when its job will be done reads it */
     s->lm.price = p;
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&u->e->lock);
     return AN_OK;
 }
 
 /* The largest tick whose activations fit; few tokens at a time are better than no model. */
-static an_status plan_tick(an_engine *e, an_slot *s, an_plan *out, an_error *err)
+static an_status plan_tick(an_unit *u, an_slot *s, an_plan *out, an_error *err)
 {
     an_language *m = &s->lm;
-    size_t left = an_budget_left(e, s);
-    for (m->tick_tokens = e->o.tick_tokens;; m->tick_tokens /= 2) {
-        int rows = e->o.max_sequences + e->o.max_batch;
+    size_t left = an_budget_left(u, s);
+    for (m->tick_tokens = u->e->o.tick_tokens;; m->tick_tokens /= 2) {
+        int rows = u->e->o.max_sequences + u->e->o.max_batch;
         if (rows > m->tick_tokens) rows = m->tick_tokens;
         int want = m->wants < m->tick_tokens ? m->wants : m->tick_tokens;
         an_cost c;
@@ -104,86 +108,86 @@ static an_status plan_tick(an_engine *e, an_slot *s, an_plan *out, an_error *err
                    "a tick of %d tokens needs %.1f MiB of working memory, %.1f MiB of the %.1f MiB "
                    "limit are left beside weights, keys and values (--memory)",
                    m->tick_tokens, (double)out->arena / 1048576, (double)left / 1048576,
-                   (double)e->o.memory_bytes / 1048576);
+                   (double)u->memory_bytes / 1048576);
 }
 
 /* ---------------------------------------------------------------- in and out */
 
-static an_status open_buffers(an_engine *e, an_slot *s, an_error *err)
+static an_status open_buffers(an_unit *u, an_slot *s, an_error *err)
 {
     an_language *m = &s->lm;
-    size_t row = (size_t)s->entry.info.vocab * sizeof(float);
-    size_t rows = (size_t)(e->o.max_sequences + e->o.max_batch);
+    size_t row = (size_t)s->files->entry.info.vocab * sizeof(float);
+    size_t rows = (size_t)(u->e->o.max_sequences + u->e->o.max_batch);
     if (rows > LOGITS_MOST / row) rows = LOGITS_MOST / row;
     m->wants = rows > 0 ? (int)rows : 1;
     size_t logits = (size_t)m->wants * row;
-    an_status st = an_device_alloc(e->device, logits, (void **)&m->logits, err);
+    an_status st = an_device_alloc(u->device, logits, (void **)&m->logits, err);
     if (st) return st;
     m->host = malloc(logits);
-    m->mask = malloc(AN_SAMPLERS * (size_t)s->entry.info.vocab);
+    m->mask = malloc(AN_SAMPLERS * (size_t)s->files->entry.info.vocab);
     if (!m->host || !m->mask) return an_fail(err, AN_NO_MEMORY, "no memory for logits");
     m->bytes += 2 * logits;
     return AN_OK;
 }
 
-static an_status open_pool(an_engine *e, an_slot *s, an_error *err)
+static an_status open_pool(an_unit *u, an_slot *s, an_error *err)
 {
     an_language *m = &s->lm;
     size_t page = an_model_kv_block_bytes(s->model);
     if (page == 0)
-        return an_fail(err, AN_INTERNAL, "model '%s' has no keys and values", s->entry.id);
-    int64_t one = pages_for(context_of(e, s)), pages;
-    while ((pages = pool_pages(e, s, page)) < one && !e->o.kv_bytes)
-        if (!an_slots_make_way(e, s)) break; /* idle models go before the context is cut */
+        return an_fail(err, AN_INTERNAL, "model '%s' has no keys and values", s->files->entry.id);
+    int64_t one = pages_for(context_of(u->e, s->files)), pages;
+    while ((pages = pool_pages(u, s, page)) < one && !u->e->o.kv_bytes)
+        if (!an_slots_make_way(u, s)) break; /* idle models go before the context is cut */
     size_t bytes = (size_t)pages * page;
-    if (bytes > an_budget_left(e, s))
+    if (bytes > an_budget_left(u, s))
         return an_fail(err, AN_NO_MEMORY,
                        "%.1f MiB for keys and values are needed (--kv-bytes), %.1f MiB of the "
                        "%.1f MiB limit are left (--memory)",
-                       (double)bytes / 1048576, (double)an_budget_left(e, s) / 1048576,
-                       (double)e->o.memory_bytes / 1048576);
+                       (double)bytes / 1048576, (double)an_budget_left(u, s) / 1048576,
+                       (double)u->memory_bytes / 1048576);
     an_status st = an_kv_open(s->model, pages, &m->kv, err);
     if (st) return st;
     m->bytes += bytes;
     m->pages = an_pages_new(pages);
     if (!m->pages) return an_fail(err, AN_NO_MEMORY, "no memory for %lld pages", (long long)pages);
-    int64_t context = context_of(e, s), pool = pages * AN_KV_BLOCK;
-    pthread_mutex_lock(&e->lock);
+    int64_t context = context_of(u->e, s->files), pool = pages * AN_KV_BLOCK;
+    pthread_mutex_lock(&u->e->lock);
     m->positions = pool < context ? pool : context;
-    e->kv_bytes += m->bytes;
-    pthread_mutex_unlock(&e->lock);
+    u->kv_bytes += m->bytes;
+    pthread_mutex_unlock(&u->e->lock);
     return AN_OK;
 }
 
-an_status an_language_open(an_engine *e, an_slot *s, an_plan *out, an_error *err)
+an_status an_language_open(an_unit *u, an_slot *s, an_plan *out, an_error *err)
 {
-    if (s->entry.info.vocab < 1)
-        return an_fail(err, AN_INTERNAL, "model '%s' has no vocabulary", s->entry.id);
-    an_status st = open_buffers(e, s, err);
-    if (!st) st = open_pool(e, s, err);
-    if (!st) st = find_prices(e, s, s->lm.positions, err);
-    if (!st) st = plan_tick(e, s, out, err);
+    if (s->files->entry.info.vocab < 1)
+        return an_fail(err, AN_INTERNAL, "model '%s' has no vocabulary", s->files->entry.id);
+    an_status st = open_buffers(u, s, err);
+    if (!st) st = open_pool(u, s, err);
+    if (!st) st = find_prices(u, s, s->lm.positions, err);
+    if (!st) st = plan_tick(u, s, out, err);
     out->states = 0;
-    if (st) an_language_close(e, s);
+    if (st) an_language_close(u, s);
     return st;
 }
 
-void an_language_close(an_engine *e, an_slot *s)
+void an_language_close(an_unit *u, an_slot *s)
 {
     an_language *m = &s->lm;
-    pthread_mutex_lock(&e->lock);
-    if (m->positions) e->kv_bytes -= m->bytes;
+    pthread_mutex_lock(&u->e->lock);
+    if (m->positions) u->kv_bytes -= m->bytes;
     m->positions = 0;
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&u->e->lock);
     an_kv_close(m->kv);
     an_pages_free(m->pages);
-    an_device_free(e->device, m->logits);
+    an_device_free(u->device, m->logits);
     free(m->host);
     free(m->mask);
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&u->e->lock);
     *m = (an_language){.flop_s = m->flop_s, .decode_s = m->decode_s};
-    pthread_mutex_unlock(&e->lock);
-    an_engine_count_pages(e);
+    pthread_mutex_unlock(&u->e->lock);
+    an_unit_count_pages(u);
 }
 
 /* ---------------------------------------------------------------- files */
@@ -204,13 +208,13 @@ static void find_ends(an_tongue *t, const an_model_info *i)
         if (an_vocab_is_end(t->vocab, id)) add_end(t, id, i->vocab);
 }
 
-static an_status open_vocab(an_slot *s, an_error *err)
+static an_status open_vocab(an_files *f, an_error *err)
 {
     an_checkpoint *c = NULL;
-    an_status st = an_checkpoint_open(s->entry.path, &c, err);
-    if (!st) st = an_model_vocab(c, &s->tongue.vocab, err);
+    an_status st = an_checkpoint_open(f->entry.path, &c, err);
+    if (!st) st = an_model_vocab(c, &f->tongue.vocab, err);
     an_checkpoint_close(c);
-    return st ? an_fail_prefix(err, st, "tokenizer of '%s'", s->entry.id) : AN_OK;
+    return st ? an_fail_prefix(err, st, "tokenizer of '%s'", f->entry.id) : AN_OK;
 }
 
 /* Files do not get better by being read again; one that could not be read now may be. */
@@ -219,15 +223,15 @@ static bool lasts(an_status st)
     return st != AN_IO && st != AN_NO_MEMORY;
 }
 
-an_status an_slot_vocab(an_engine *e, an_slot *s, const an_vocab **out, an_error *err)
+an_status an_files_vocab(an_engine *e, an_files *f, const an_vocab **out, an_error *err)
 {
-    an_tongue *t = &s->tongue;
+    an_tongue *t = &f->tongue;
     pthread_mutex_lock(&e->tok_lock);
     if (!t->vocab_tried) {
         t->vocab_error = (an_error){0};
-        if (s->entry.info.has_tokenizer) open_vocab(s, &t->vocab_error);
+        if (f->entry.info.has_tokenizer) open_vocab(f, &t->vocab_error);
         t->vocab_tried = lasts(t->vocab_error.status);
-        if (t->vocab_tried) find_ends(t, &s->entry.info);
+        if (t->vocab_tried) find_ends(t, &f->entry.info);
     }
     an_status st = t->vocab_error.status;
     *out = t->vocab;
@@ -239,12 +243,12 @@ an_status an_slot_vocab(an_engine *e, an_slot *s, const an_vocab **out, an_error
     return st;
 }
 
-static an_status open_chat(const an_engine *e, an_slot *s, an_error *err)
+static an_status open_chat(const an_engine *e, an_files *f, an_error *err)
 {
-    an_tongue *t = &s->tongue;
+    an_tongue *t = &f->tongue;
     an_checkpoint *c = NULL;
     char *source = NULL;
-    an_status st = an_checkpoint_open(s->entry.path, &c, err);
+    an_status st = an_checkpoint_open(f->entry.path, &c, err);
     if (!st) st = an_model_chat_template(c, &source, &t->bos, &t->eos, err);
     an_checkpoint_close(c);
     if (!st) st = an_template_parse(source, strlen(source), &e->o.chat_template, &t->chat, err);
@@ -253,17 +257,17 @@ static an_status open_chat(const an_engine *e, an_slot *s, an_error *err)
     free(t->bos);
     free(t->eos);
     t->bos = t->eos = NULL;
-    an_fail_prefix(err, st, "chat template of '%s'", s->entry.id);
+    an_fail_prefix(err, st, "chat template of '%s'", f->entry.id);
     snprintf(err->param, sizeof err->param, "model");
     return st;
 }
 
-static an_status text_slot(an_engine *e, const char *model, an_slot **out, an_error *err)
+static an_status text_files(an_engine *e, const char *model, an_files **out, an_error *err)
 {
     an_status st = AN_NOT_FOUND;
     pthread_mutex_lock(&e->lock);
-    *out = an_slot_find(e, model, AN_KIND_TEXT, err);
-    if (*out) st = an_slot_serves(*out, err);
+    *out = an_files_find(e, model, AN_KIND_TEXT, err);
+    if (*out) st = an_files_serve(*out, err);
     pthread_mutex_unlock(&e->lock);
     return st;
 }
@@ -271,19 +275,19 @@ static an_status text_slot(an_engine *e, const char *model, an_slot **out, an_er
 an_status an_engine_template(an_engine *e, const char *model, const an_template **out,
                              const char **bos, const char **eos, an_error *err)
 {
-    an_slot *s = NULL;
+    an_files *f = NULL;
     *out = NULL;
-    an_status st = text_slot(e, model, &s, err);
+    an_status st = text_files(e, model, &f, err);
     if (st) return st;
-    an_tongue *t = &s->tongue;
+    an_tongue *t = &f->tongue;
     pthread_mutex_lock(&e->tok_lock);
     if (!t->chat_tried) {
         t->chat_error = (an_error){0};
-        if (s->entry.info.has_chat_template)
-            open_chat(e, s, &t->chat_error);
+        if (f->entry.info.has_chat_template)
+            open_chat(e, f, &t->chat_error);
         else
             an_fail_param(&t->chat_error, AN_NOT_FOUND, "model",
-                          "model '%s' has no chat template: use completions", s->entry.id);
+                          "model '%s' has no chat template: use completions", f->entry.id);
         t->chat_tried = lasts(t->chat_error.status);
     }
     st = t->chat_error.status;
@@ -297,10 +301,10 @@ an_status an_engine_template(an_engine *e, const char *model, const an_template 
 
 an_status an_engine_vocab(an_engine *e, const char *model, const an_vocab **vocab, an_error *err)
 {
-    an_slot *s = NULL;
+    an_files *f = NULL;
     *vocab = NULL;
-    an_status st = text_slot(e, model, &s, err);
-    return st ? st : an_slot_vocab(e, s, vocab, err);
+    an_status st = text_files(e, model, &f, err);
+    return st ? st : an_files_vocab(e, f, vocab, err);
 }
 
 void an_tongue_free(an_tongue *t)

@@ -14,71 +14,81 @@ static double mib(size_t bytes)
 /* ---------------------------------------------------------------- out */
 
 /* A lane's arena serves every model of its; the pool keeps what the largest may have begun. */
-static void plan_all(an_engine *e)
+static void plan_all(an_unit *u)
 {
-    e->block_keep = 0;
-    for (int i = 0; i < e->tracks; i++) e->track[i].arena_base = 0;
-    for (int i = 0; i < e->slots; i++) {
-        an_track *k = an_track_of(e, &e->slot[i]);
-        if (e->slot[i].arena > k->arena_base) k->arena_base = e->slot[i].arena;
-        if (e->slot[i].states > e->block_keep) e->block_keep = e->slot[i].states;
+    u->block_keep = 0;
+    for (int i = 0; i < u->tracks; i++) u->track[i].arena_base = 0;
+    for (int i = 0; i < u->e->models; i++) {
+        an_track *k = an_track_of(&u->slot[i]);
+        if (u->slot[i].arena > k->arena_base) k->arena_base = u->slot[i].arena;
+        if (u->slot[i].states > u->block_keep) u->block_keep = u->slot[i].states;
     }
 }
 
-static void unload(an_engine *e, an_slot *s)
+/* Lock. What is shown of the model is the sum over all devices. */
+static void tell_loaded(an_slot *s, bool loaded)
 {
-    an_encodings_drop(e, s);
-    an_language_close(e, s);
+    if (s->loaded == loaded) return;
+    s->loaded = loaded;
+    s->files->entry.devices += loaded ? 1 : -1;
+    s->files->entry.loaded = s->files->entry.devices > 0;
+}
+
+static void unload(an_unit *u, an_slot *s)
+{
+    an_encodings_drop(u, s);
+    an_language_close(u, s);
     size_t bytes = an_model_weight_bytes(s->model);
     an_model *m = s->model;
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&u->e->lock);
     s->model = NULL;
-    s->entry.loaded = false;
-    s->entry.device_bytes = 0;
-    e->weight_bytes -= bytes;
-    pthread_mutex_unlock(&e->lock);
+    tell_loaded(s, false);
+    s->device_bytes = 0;
+    s->files->entry.device_bytes -= bytes;
+    u->weight_bytes -= bytes;
+    pthread_mutex_unlock(&u->e->lock);
     an_model_free(m);
     s->arena = s->states = 0;
-    plan_all(e);
-    an_log(AN_LOG_INFO, "%s: unloaded, %.1f MiB free again", s->entry.id, mib(bytes));
+    plan_all(u);
+    an_log(AN_LOG_INFO, "%s: unloaded, %.1f MiB free again", s->files->entry.id, mib(bytes));
 }
 
 /* The idle model that was not used for longest; false if all are in use. A submit that prices a
  * model pins it for a moment, so that pins are read and the model taken away under one lock. */
-bool an_slots_make_way(an_engine *e, const an_slot *keep)
+bool an_slots_make_way(an_unit *u, const an_slot *keep)
 {
     an_slot *victim = NULL;
-    pthread_mutex_lock(&e->lock);
-    for (int i = 0; i < e->slots; i++) {
-        an_slot *s = &e->slot[i];
+    pthread_mutex_lock(&u->e->lock);
+    for (int i = 0; i < u->e->models; i++) {
+        an_slot *s = &u->slot[i];
         if (s == keep || !s->model || s->pins > 0) continue;
         if (!victim || s->last_used < victim->last_used) victim = s;
     }
     if (victim) victim->pins = -1; /* no submit prices it any more */
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&u->e->lock);
     if (!victim) return false;
-    unload(e, victim);
-    pthread_mutex_lock(&e->lock);
+    unload(u, victim);
+    pthread_mutex_lock(&u->e->lock);
     victim->pins = 0;
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&u->e->lock);
     return true;
 }
 
-void an_slots_unload(an_engine *e)
+void an_slots_unload(an_unit *u)
 {
     /* A request that came just before the end may still be pricing with a model. */
-    for (int i = 0; i < e->slots; i++) {
-        pthread_mutex_lock(&e->lock);
-        while (e->slot[i].pins > 0) {
-            pthread_mutex_unlock(&e->lock);
+    for (int i = 0; i < u->e->models; i++) {
+        pthread_mutex_lock(&u->e->lock);
+        while (u->slot[i].pins > 0) {
+            pthread_mutex_unlock(&u->e->lock);
             usleep(1000);
-            pthread_mutex_lock(&e->lock);
+            pthread_mutex_lock(&u->e->lock);
         }
-        e->slot[i].entry.loaded = false; /* from here on nobody else begins */
-        pthread_mutex_unlock(&e->lock);
+        tell_loaded(&u->slot[i], false); /* from here on nobody else begins */
+        pthread_mutex_unlock(&u->e->lock);
     }
-    for (int i = 0; i < e->slots; i++)
-        if (e->slot[i].model) unload(e, &e->slot[i]);
+    for (int i = 0; i < u->e->models; i++)
+        if (u->slot[i].model) unload(u, &u->slot[i]);
 }
 
 /* ---------------------------------------------------------------- in */
@@ -87,7 +97,7 @@ void an_slots_unload(an_engine *e)
  * replaced since. Defaults of requests and what is only shown may differ. */
 static an_status same_model(const an_slot *s, const an_model_info *now, an_error *err)
 {
-    const an_model_info *was = &s->entry.info;
+    const an_model_info *was = &s->files->entry.info;
     const struct {
         const char *what;
         int64_t was, now;
@@ -105,89 +115,90 @@ static an_status same_model(const an_slot *s, const an_model_info *now, an_error
             return an_fail_param(err, AN_INVALID, "model",
                                  "the files of %s are of another model than at start: %s was "
                                  "%lld and is %lld; restart the server to serve it",
-                                 s->entry.path, same[i].what, (long long)same[i].was,
+                                 s->files->entry.path, same[i].what, (long long)same[i].was,
                                  (long long)same[i].now);
     return AN_OK;
 }
 
-static an_status read_weights(an_engine *e, an_slot *s, an_error *err)
+static an_status read_weights(an_unit *u, an_slot *s, an_error *err)
 {
     an_checkpoint *c = NULL;
     an_model *m = NULL;
-    an_status st = an_checkpoint_open(s->entry.path, &c, err);
-    if (!st) st = an_model_load(e->device, c, e->dtype, NULL, NULL, &m, err);
+    an_status st = an_checkpoint_open(s->files->entry.path, &c, err);
+    if (!st) st = an_model_load(u->device, c, u->e->dtype, NULL, NULL, &m, err);
     an_checkpoint_close(c);
     if (!st) st = same_model(s, an_model_describe(m), err);
-    if (!st && s->entry.info.kind == AN_KIND_IMAGE)
-        st = an_model_set_vae_tile(m, e->o.vae_tile, err);
+    if (!st && s->files->entry.info.kind == AN_KIND_IMAGE)
+        st = an_model_set_vae_tile(m, u->e->o.vae_tile, err);
     if (st) {
         an_model_free(m);
         return st;
     }
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&u->e->lock);
     s->model = m;
-    s->entry.device_bytes = an_model_weight_bytes(m);
-    e->weight_bytes += s->entry.device_bytes;
-    pthread_mutex_unlock(&e->lock);
+    s->device_bytes = an_model_weight_bytes(m);
+    s->files->entry.device_bytes += s->device_bytes;
+    u->weight_bytes += s->device_bytes;
+    pthread_mutex_unlock(&u->e->lock);
     return AN_OK;
 }
 
-static size_t arenas_planned(const an_engine *e)
+static size_t arenas_planned(const an_unit *u)
 {
     size_t n = 0;
-    for (int i = 0; i < e->tracks; i++) n += e->track[i].arena_base;
+    for (int i = 0; i < u->tracks; i++) n += u->track[i].arena_base;
     return n;
 }
 
-static an_status make_room(an_engine *e, const an_slot *s, size_t bytes, an_error *err)
+static an_status make_room(an_unit *u, const an_slot *s, size_t bytes, an_error *err)
 {
     for (;;) {
-        size_t used = e->weight_bytes + e->block_bytes + e->kv_bytes + e->arena_bytes;
-        if (used <= e->o.memory_bytes && bytes <= e->o.memory_bytes - used) return AN_OK;
-        if (e->arena_bytes > arenas_planned(e) && e->run_count == 0)
-            an_arena_relax(e);
-        else if (!an_slots_make_way(e, s))
+        size_t used = u->weight_bytes + u->block_bytes + u->kv_bytes + u->arena_bytes;
+        if (used <= u->memory_bytes && bytes <= u->memory_bytes - used) return AN_OK;
+        if (u->arena_bytes > arenas_planned(u) && u->run_count == 0)
+            an_arena_relax(u);
+        else if (!an_slots_make_way(u, s))
             break;
     }
     return an_fail(err, AN_NO_MEMORY,
                    "model '%s' needs %.1f MiB, %.1f MiB of the %.1f MiB limit are in use "
                    "(--memory)",
-                   s->entry.id, mib(bytes),
-                   mib(e->weight_bytes + e->block_bytes + e->kv_bytes + e->arena_bytes),
-                   mib(e->o.memory_bytes));
+                   s->files->entry.id, mib(bytes),
+                   mib(u->weight_bytes + u->block_bytes + u->kv_bytes + u->arena_bytes),
+                   mib(u->memory_bytes));
 }
 
 /* Encodings of prompts: the cache is one, for all models. */
-static size_t prompts_plan(const an_engine *e)
+static size_t prompts_plan(const an_unit *u)
 {
     size_t most = 0;
-    for (int i = 0; i < e->slots; i++) {
-        if (!e->slot[i].model) continue;
-        size_t one = an_encoding_plan(e, &e->slot[i].entry.info);
+    for (int i = 0; i < u->e->models; i++) {
+        if (!u->slot[i].model) continue;
+        size_t one = an_encoding_plan(u, &u->slot[i].files->entry.info);
         if (one > most) most = one;
     }
-    return (size_t)e->o.text_cache * most;
+    return (size_t)u->e->o.text_cache * most;
 }
 
-static void print_pictures(const an_engine *e, const an_slot *s, const an_plan *p)
+static void print_pictures(const an_unit *u, const an_slot *s, const an_plan *p)
 {
-    const an_model_info *i = &s->entry.info;
-    const char *id = s->entry.id;
+    const an_model_info *i = &s->files->entry.info;
+    const char *id = s->files->entry.id;
     an_log(AN_LOG_INFO, "%s:   activations   %9.1f MiB  %d pictures of %dx%d at once, %d decoding",
-           id, mib(an_track_of(e, s)->arena_base), p->batch, i->width, i->height, p->decode_rows);
-    an_log(AN_LOG_INFO, "%s:   states        %9.1f MiB  %d pictures begun", id, mib(e->block_keep),
-           e->o.max_running + e->o.max_batch);
+           id, mib(an_track_of(s)->arena_base), p->batch, i->width, i->height, p->decode_rows);
+    an_log(AN_LOG_INFO, "%s:   states        %9.1f MiB  %d pictures begun", id, mib(u->block_keep),
+           u->e->o.max_running + u->e->o.max_batch);
     an_log(AN_LOG_INFO, "%s:   prompts       %9.1f MiB  %d encodings kept", id,
-           mib(prompts_plan(e)), e->o.text_cache);
+           mib(prompts_plan(u)), u->e->o.text_cache);
 }
 
-static void print_text(const an_engine *e, const an_slot *s)
+static void print_text(const an_slot *s)
 {
-    const char *id = s->entry.id;
+    const char *id = s->files->entry.id;
     const an_language *m = &s->lm;
     size_t pool = (size_t)an_pages_count(m->pages) * an_model_kv_block_bytes(s->model);
     an_log(AN_LOG_INFO, "%s:   activations   %9.1f MiB  %d tokens a tick", id,
-           mib(an_track_of(e, s)->arena_base), m->tick_tokens);
+           mib(an_track_of(s)->arena_base), m->tick_tokens);
     an_log(AN_LOG_INFO, "%s:   keys, values  %9.1f MiB  %lld blocks of %d tokens; context %lld", id,
            mib(pool), (long long)an_pages_count(m->pages), AN_KV_BLOCK, (long long)m->positions);
     an_log(AN_LOG_INFO, "%s:   logits        %9.1f MiB  %d rows", id, mib(m->bytes - pool),
@@ -196,111 +207,112 @@ static void print_text(const an_engine *e, const an_slot *s)
 
 /* What the process will hold when it is busy: said in lines a person can read, kept for /metrics.
  */
-static void print_plan(an_engine *e, const an_slot *s, const an_plan *p, double seconds)
+static void print_plan(an_unit *u, const an_slot *s, const an_plan *p, double seconds)
 {
-    const an_model_info *i = &s->entry.info;
-    const char *id = s->entry.id;
-    size_t weights = s->entry.device_bytes, others = e->weight_bytes - weights;
-    size_t total = e->program_bytes + e->weight_bytes + e->kv_bytes + arenas_planned(e) +
-                   e->block_keep + prompts_plan(e);
-    size_t results = (size_t)e->o.max_jobs_kept * (size_t)i->width * (size_t)i->height * 3;
+    const an_model_info *i = &s->files->entry.info;
+    const char *id = s->files->entry.id;
+    size_t weights = s->device_bytes, others = u->weight_bytes - weights;
+    size_t total = u->e->program_bytes + u->weight_bytes + u->kv_bytes + arenas_planned(u) +
+                   u->block_keep + prompts_plan(u);
+    size_t results = (size_t)u->e->o.max_jobs_kept * (size_t)i->width * (size_t)i->height * 3;
     bool text = i->kind == AN_KIND_TEXT;
-    if (text || results > e->o.max_result_bytes) results = e->o.max_result_bytes;
+    if (text || results > u->e->o.max_result_bytes) results = u->e->o.max_result_bytes;
     an_log(AN_LOG_INFO, "%s: %s, %s, loaded in %.2f s. Memory plan:", id, i->family,
-           an_dtype_name(e->dtype), seconds);
-    an_log(AN_LOG_INFO, "%s:   program       %9.1f MiB", id, mib(e->program_bytes));
+           an_dtype_name(u->e->dtype), seconds);
+    an_log(AN_LOG_INFO, "%s:   program       %9.1f MiB", id, mib(u->e->program_bytes));
     an_log(AN_LOG_INFO, "%s:   weights       %9.1f MiB", id, mib(weights));
     if (others) an_log(AN_LOG_INFO, "%s:   other models  %9.1f MiB", id, mib(others));
     if (text)
-        print_text(e, s);
+        print_text(s);
     else
-        print_pictures(e, s, p);
+        print_pictures(u, s, p);
     an_log(AN_LOG_INFO,
            "%s:   total         %9.1f MiB  of %.1f MiB; finished %s are kept in "
            "up to %.1f MiB beside it",
-           id, mib(total), mib(e->o.memory_bytes), text ? "jobs" : "pictures", mib(results));
-    pthread_mutex_lock(&e->lock);
-    e->planned_bytes = total;
-    pthread_mutex_unlock(&e->lock);
+           id, mib(total), mib(u->memory_bytes), text ? "jobs" : "pictures", mib(results));
+    pthread_mutex_lock(&u->e->lock);
+    u->planned_bytes = total;
+    pthread_mutex_unlock(&u->e->lock);
 }
 
-static an_status settle(an_engine *e, an_slot *s, double seconds, an_error *err)
+static an_status settle(an_unit *u, an_slot *s, double seconds, an_error *err)
 {
     an_plan plan;
-    bool text = s->entry.info.kind == AN_KIND_TEXT;
-    an_status st = text ? an_language_open(e, s, &plan, err) : an_plan_model(e, s, &plan, err);
-    if (!st) st = an_arena_reach(e, s, plan.arena, err);
-    if (st && text) an_language_close(e, s);
+    bool text = s->files->entry.info.kind == AN_KIND_TEXT;
+    an_status st = text ? an_language_open(u, s, &plan, err) : an_plan_model(u, s, &plan, err);
+    if (!st) st = an_arena_reach(u, s, plan.arena, err);
+    if (st && text) an_language_close(u, s);
     if (st) return st;
     s->arena = plan.arena;
     s->states = plan.states;
-    plan_all(e);
-    print_plan(e, s, &plan, seconds);
+    plan_all(u);
+    print_plan(u, s, &plan, seconds);
     return AN_OK;
 }
 
-an_status an_slot_load(an_engine *e, an_slot *s, an_error *err)
+an_status an_slot_load(an_unit *u, an_slot *s, an_error *err)
 {
     s->last_used = an_now_s();
     if (s->model) return AN_OK;
     double start = an_now_s();
     /* What lies on disk is a guess of what the device holds; the truth is checked after. */
-    an_status st = make_room(e, s, s->entry.info.weight_bytes_file, err);
-    if (!st) st = read_weights(e, s, err);
+    an_status st = make_room(u, s, s->files->entry.info.weight_bytes_file, err);
+    if (!st) st = read_weights(u, s, err);
     /* The budget may be more than a GPU that others use too has. */
-    while (st == AN_NO_MEMORY && !s->model && an_slots_make_way(e, s)) st = read_weights(e, s, err);
-    if (!st) st = make_room(e, s, 0, err);
+    while (st == AN_NO_MEMORY && !s->model && an_slots_make_way(u, s)) st = read_weights(u, s, err);
+    if (!st) st = make_room(u, s, 0, err);
     while (!st) {
         an_error local = {0};
-        st = settle(e, s, an_now_s() - start, &local);
-        if ((st != AN_NO_MEMORY && st != AN_TOO_LARGE) || !an_slots_make_way(e, s)) {
+        st = settle(u, s, an_now_s() - start, &local);
+        if ((st != AN_NO_MEMORY && st != AN_TOO_LARGE) || !an_slots_make_way(u, s)) {
             if (st && err) *err = local;
             break;
         }
         st = AN_OK;
     }
     if (st) {
-        if (s->model) unload(e, s);
-        return an_fail_prefix(err, st, "loading model '%s'", s->entry.id);
+        if (s->model) unload(u, s);
+        return an_fail_prefix(err, st, "loading model '%s'", s->files->entry.id);
     }
     const an_vocab *vocab = NULL; /* opened now, so that the first request does not wait for it */
-    if (s->entry.info.kind == AN_KIND_IMAGE)
-        an_preview_fit(e, s);
+    if (s->files->entry.info.kind == AN_KIND_IMAGE)
+        an_preview_fit(u, s);
     else
-        st = an_slot_vocab(e, s, &vocab, err);
-    if (!st && s->entry.info.kind == AN_KIND_TEXT && vocab) st = an_grammar_prepare(vocab, err);
+        st = an_files_vocab(u->e, s->files, &vocab, err);
+    if (!st && s->files->entry.info.kind == AN_KIND_TEXT && vocab)
+        st = an_grammar_prepare(vocab, err);
     if (st) {
-        unload(e, s);
-        return an_fail_prefix(err, st, "loading model '%s'", s->entry.id);
+        unload(u, s);
+        return an_fail_prefix(err, st, "loading model '%s'", s->files->entry.id);
     }
-    pthread_mutex_lock(&e->lock);
-    s->entry.loaded = true;
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_lock(&u->e->lock);
+    tell_loaded(s, true);
+    pthread_mutex_unlock(&u->e->lock);
     return AN_OK;
 }
 
-an_status an_room_for(an_engine *e, const an_slot *s, size_t scratch, an_error *err)
+an_status an_room_for(an_unit *u, const an_slot *s, size_t scratch, an_error *err)
 {
     for (;;) {
-        an_status st = an_arena_reach(e, s, scratch, err);
-        if (!st || !an_slots_make_way(e, s)) return st;
+        an_status st = an_arena_reach(u, s, scratch, err);
+        if (!st || !an_slots_make_way(u, s)) return st;
     }
 }
 
 /* A file that is broken stays broken. One that changed while it was read is whole again soon, and a
  * budget that is short today is not the model's fault: the next request tries anew. */
-void an_slot_broken(an_engine *e, an_slot *s, const an_error *why)
+void an_files_broken(an_engine *e, an_files *f, const an_error *why)
 {
     an_log(AN_LOG_ERROR, "%s", why->message);
     if (why->status != AN_INVALID && why->status != AN_NOT_FOUND) return;
     pthread_mutex_lock(&e->lock);
-    s->entry.ok = false;
-    snprintf(s->entry.error, sizeof s->entry.error, "%s", why->message);
-    if (s->entry.is_default) {
-        s->entry.is_default = false;
-        for (int i = 0; i < e->slots; i++) {
-            an_model_entry *m = &e->slot[i].entry;
-            if (!m->ok || m->info.kind != s->entry.info.kind) continue;
+    f->entry.ok = false;
+    snprintf(f->entry.error, sizeof f->entry.error, "%s", why->message);
+    if (f->entry.is_default) {
+        f->entry.is_default = false;
+        for (int i = 0; i < e->models; i++) {
+            an_model_entry *m = &e->files[i].entry;
+            if (!m->ok || m->info.kind != f->entry.info.kind) continue;
             m->is_default = true;
             break;
         }
@@ -308,14 +320,15 @@ void an_slot_broken(an_engine *e, an_slot *s, const an_error *why)
     pthread_mutex_unlock(&e->lock);
 }
 
-void an_slots_load_defaults(an_engine *e)
+void an_slots_load_defaults(an_unit *u)
 {
-    for (int i = 0; i < e->slots; i++) {
-        an_slot *s = &e->slot[i];
-        if (!s->entry.is_default) continue; /* a broken one hands the title on, further down */
+    for (int i = 0; i < u->e->models; i++) {
+        an_slot *s = &u->slot[i];
+        if (!s->files->entry.is_default)
+            continue; /* a broken one hands the title on, further down */
         an_error err = {0};
-        an_status st = an_slot_load(e, s, &err);
-        if (st == AN_DEVICE) an_device_failed(e, &err);
-        if (st) an_slot_broken(e, s, &err);
+        an_status st = an_slot_load(u, s, &err);
+        if (st == AN_DEVICE) an_device_failed(u, &err);
+        if (st) an_files_broken(u->e, s->files, &err);
     }
 }

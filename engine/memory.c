@@ -41,21 +41,21 @@ size_t an_resident_bytes(void)
 
 /* ---------------------------------------------------------------- prices */
 
-static an_price *find_price(const an_engine *e, const an_slot *s, an_stage stage, int64_t h,
+static an_price *find_price(const an_engine *e, const an_files *f, an_stage stage, int64_t h,
                             int64_t w, int64_t tokens)
 {
     for (int i = 0; i < e->prices; i++) {
         an_price *p = &e->price[i];
-        if (p->slot == s && p->stage == stage && p->h == h && p->w == w && p->tokens == tokens)
+        if (p->files == f && p->stage == stage && p->h == h && p->w == w && p->tokens == tokens)
             return p;
     }
     return NULL;
 }
 
-bool an_price_known(const an_engine *e, const an_slot *s, an_stage stage, int64_t h, int64_t w,
+bool an_price_known(const an_engine *e, const an_files *f, an_stage stage, int64_t h, int64_t w,
                     int64_t tokens, an_price *out)
 {
-    const an_price *p = find_price(e, s, stage, h, w, tokens);
+    const an_price *p = find_price(e, f, stage, h, w, tokens);
     if (p) *out = *p;
     return p != NULL;
 }
@@ -76,7 +76,8 @@ static an_status cost_of(an_slot *s, const an_price *p, int rows, an_cost *out, 
 {
     an_status st = an_model_cost(s->model, p->stage, rows, p->h, p->w, p->tokens, out, err);
     if (st)
-        return an_fail_prefix(err, st, "pricing %s of '%s'", an_stage_name(p->stage), s->entry.id);
+        return an_fail_prefix(err, st, "pricing %s of '%s'", an_stage_name(p->stage),
+                              s->files->entry.id);
     return AN_OK;
 }
 
@@ -84,14 +85,16 @@ an_status an_price_get(an_engine *e, an_slot *s, an_stage stage, int64_t h, int6
                        int64_t tokens, an_price *out, an_error *err)
 {
     pthread_mutex_lock(&e->lock);
-    an_price *p = find_price(e, s, stage, h, w, tokens);
+    an_price *p = find_price(e, s->files, stage, h, w, tokens);
     if (p) {
         p->used = ++e->price_clock;
         *out = *p;
+        out->slot = s;
     }
     pthread_mutex_unlock(&e->lock);
     if (p) return AN_OK;
-    *out = (an_price){.slot = s, .stage = stage, .h = h, .w = w, .tokens = tokens};
+    *out =
+        (an_price){.files = s->files, .slot = s, .stage = stage, .h = h, .w = w, .tokens = tokens};
     an_cost one, two;
     an_status st = cost_of(s, out, 1, &one, err);
     if (!st) st = cost_of(s, out, 2, &two, err);
@@ -101,7 +104,7 @@ an_status an_price_get(an_engine *e, an_slot *s, an_stage stage, int64_t h, int6
     out->pair_bytes = two.scratch_bytes;
     pthread_mutex_lock(&e->lock);
     out->used = ++e->price_clock;
-    if (!find_price(e, s, stage, h, w, tokens)) {
+    if (!find_price(e, s->files, stage, h, w, tokens)) {
         an_price *place = price_place(e);
         if (place) *place = *out;
     }
@@ -119,7 +122,7 @@ void an_price_measured(an_engine *e, const an_price *key, double seconds, int ro
         e->seconds_per_flop =
             e->seconds_per_flop > 0 ? 0.9 * e->seconds_per_flop + 0.1 * rate : rate;
     }
-    an_price *p = find_price(e, key->slot, key->stage, key->h, key->w, key->tokens);
+    an_price *p = find_price(e, key->files, key->stage, key->h, key->w, key->tokens);
     if (!p) return;
     p->row_s = p->row_s > 0 ? 0.8 * p->row_s + 0.2 * row : row;
     p->rows_fit = key->rows_fit;
@@ -130,10 +133,10 @@ void an_price_measured(an_engine *e, const an_price *key, double seconds, int ro
  * arena changes. */
 int an_price_rows(an_engine *e, an_price *p, int most)
 {
-    size_t arena = an_track_of(e, p->slot)->arena;
+    size_t arena = an_track_of(p->slot)->arena;
     if (p->rows_fit > 0 && p->fit_arena == arena) return p->rows_fit < most ? p->rows_fit : most;
     int lo = 1, hi = 2 * e->o.max_batch;
-    an_slot *s = (an_slot *)(uintptr_t)p->slot;
+    an_slot *s = p->slot;
     an_cost c;
     if (!cost_of(s, p, hi, &c, NULL) && c.scratch_bytes <= arena) lo = hi;
     while (lo + 1 < hi) {
@@ -161,18 +164,18 @@ an_status an_picture_scratch(an_engine *e, an_slot *s, int64_t h, int64_t w, siz
 {
     an_price denoise, decode;
     an_status st =
-        an_price_get(e, s, AN_STAGE_DENOISE, h, w, s->entry.info.chunk_len, &denoise, err);
+        an_price_get(e, s, AN_STAGE_DENOISE, h, w, s->files->entry.info.chunk_len, &denoise, err);
     if (!st) st = an_price_get(e, s, AN_STAGE_DECODE, h, w, 0, &decode, err);
     if (st) return st;
-    size_t step = s->entry.info.guidance_embed ? denoise.row_bytes : denoise.pair_bytes;
+    size_t step = s->files->entry.info.guidance_embed ? denoise.row_bytes : denoise.pair_bytes;
     *out = step > decode.row_bytes ? step : decode.row_bytes;
-    *out += sampler_scratch(&s->entry.info, h, w, 1);
+    *out += sampler_scratch(&s->files->entry.info, h, w, 1);
     return AN_OK;
 }
 
 /* ---------------------------------------------------------------- the arena */
 
-static an_status resize(an_engine *e, an_track *k, size_t bytes, an_error *err)
+static an_status resize(an_unit *u, an_track *k, size_t bytes, an_error *err)
 {
     const size_t old = k->arena;
     an_log(AN_LOG_INFO, "working memory %s from %.1f to %.1f MiB",
@@ -180,38 +183,38 @@ static an_status resize(an_engine *e, an_track *k, size_t bytes, an_error *err)
     an_status s = an_lane_resize(k->lane, bytes, err);
     if (s) bytes = an_lane_resize(k->lane, old, NULL) == AN_OK ? old : 0;
     k->arena = bytes;
-    pthread_mutex_lock(&e->lock);
-    e->arena_bytes = e->arena_bytes - old + bytes;
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_lock(&u->e->lock);
+    u->arena_bytes = u->arena_bytes - old + bytes;
+    pthread_mutex_unlock(&u->e->lock);
     return s;
 }
 
-size_t an_budget_left(const an_engine *e, const an_slot *s)
+size_t an_budget_left(const an_unit *u, const an_slot *s)
 {
-    const size_t others = e->arena_bytes - an_track_of(e, s)->arena;
-    size_t used = e->weight_bytes + e->block_bytes + e->kv_bytes + others;
-    return e->o.memory_bytes > used ? e->o.memory_bytes - used : 0;
+    const size_t others = u->arena_bytes - an_track_of(s)->arena;
+    size_t used = u->weight_bytes + u->block_bytes + u->kv_bytes + others;
+    return u->memory_bytes > used ? u->memory_bytes - used : 0;
 }
 
-an_status an_arena_reach(an_engine *e, const an_slot *s, size_t bytes, an_error *err)
+an_status an_arena_reach(an_unit *u, const an_slot *s, size_t bytes, an_error *err)
 {
-    an_track *k = an_track_of(e, s);
+    an_track *k = an_track_of(s);
     if (bytes <= k->arena) return AN_OK;
-    const size_t left = an_budget_left(e, s);
+    const size_t left = an_budget_left(u, s);
     if (bytes > left)
         return an_fail(err, AN_TOO_LARGE,
                        "%.1f MiB of working memory are needed, %.1f MiB of the %.1f MiB limit are "
                        "left beside weights and pictures (--memory)",
                        (double)bytes / 1048576, (double)left / 1048576,
-                       (double)e->o.memory_bytes / 1048576);
-    return resize(e, k, bytes, err);
+                       (double)u->memory_bytes / 1048576);
+    return resize(u, k, bytes, err);
 }
 
-void an_arena_relax(an_engine *e)
+void an_arena_relax(an_unit *u)
 {
-    for (int i = 0; i < e->tracks; i++) {
-        an_track *k = &e->track[i];
-        if (k->arena > k->arena_base) resize(e, k, k->arena_base, NULL);
+    for (int i = 0; i < u->tracks; i++) {
+        an_track *k = &u->track[i];
+        if (k->arena > k->arena_base) resize(u, k, k->arena_base, NULL);
     }
 }
 
@@ -225,26 +228,26 @@ size_t an_picture_state(const an_model_info *i, int64_t h, int64_t w)
     return (3 + AN_HISTORY + 2 + 2) * latent + ALIGN64(pixels);
 }
 
-an_status an_plan_model(an_engine *e, an_slot *s, an_plan *out, an_error *err)
+an_status an_plan_model(an_unit *u, an_slot *s, an_plan *out, an_error *err)
 {
-    const an_model_info *i = &s->entry.info;
+    const an_model_info *i = &s->files->entry.info;
     int64_t h = i->height / i->factor, w = i->width / i->factor;
     an_price denoise, decode, text;
     an_cost c, t;
-    an_status st = an_price_get(e, s, AN_STAGE_DENOISE, h, w, i->chunk_len, &denoise, err);
-    if (!st) st = an_price_get(e, s, AN_STAGE_DECODE, h, w, 0, &decode, err);
-    if (!st) st = an_price_get(e, s, AN_STAGE_TEXT, 0, 0, 1, &text, err);
-    if (!st) st = cost_of(s, &text, e->o.max_batch, &t, err);
+    an_status st = an_price_get(u->e, s, AN_STAGE_DENOISE, h, w, i->chunk_len, &denoise, err);
+    if (!st) st = an_price_get(u->e, s, AN_STAGE_DECODE, h, w, 0, &decode, err);
+    if (!st) st = an_price_get(u->e, s, AN_STAGE_TEXT, 0, 0, 1, &text, err);
+    if (!st) st = cost_of(s, &text, u->e->o.max_batch, &t, err);
     if (st) return st;
-    size_t left = an_budget_left(e, s), state = an_picture_state(i, h, w);
+    size_t left = an_budget_left(u, s), state = an_picture_state(i, h, w);
     size_t floor_bytes = decode.row_bytes > t.scratch_bytes ? decode.row_bytes : t.scratch_bytes;
     int branches = i->guidance_embed ? 1 : 2;
-    for (out->batch = e->o.max_batch;; out->batch = (out->batch + 1) / 2) {
+    for (out->batch = u->e->o.max_batch;; out->batch = (out->batch + 1) / 2) {
         st = cost_of(s, &denoise, out->batch * branches, &c, err);
         if (st) return st;
         out->arena = c.scratch_bytes > floor_bytes ? c.scratch_bytes : floor_bytes;
         out->arena += sampler_scratch(i, h, w, out->batch);
-        out->states = (size_t)(e->o.max_running + e->o.max_batch) * state;
+        out->states = (size_t)(u->e->o.max_running + u->e->o.max_batch) * state;
         if (out->arena <= left || out->batch == 1) break;
     }
     if (out->arena > left)
@@ -252,10 +255,10 @@ an_status an_plan_model(an_engine *e, an_slot *s, an_plan *out, an_error *err)
                        "one picture of %dx%d needs %.1f MiB of working memory, %.1f MiB of the "
                        "%.1f MiB limit are left beside the weights (--memory)",
                        i->width, i->height, (double)out->arena / 1048576, (double)left / 1048576,
-                       (double)e->o.memory_bytes / 1048576);
+                       (double)u->memory_bytes / 1048576);
     if (out->states > left - out->arena) out->states = left - out->arena;
     out->decode_rows = 1;
-    while (out->decode_rows < e->o.max_batch &&
+    while (out->decode_rows < u->e->o.max_batch &&
            !cost_of(s, &decode, out->decode_rows + 1, &c, NULL) && c.scratch_bytes <= out->arena)
         out->decode_rows++;
     return AN_OK;
@@ -263,58 +266,58 @@ an_status an_plan_model(an_engine *e, an_slot *s, an_plan *out, an_error *err)
 
 /* ---------------------------------------------------------------- blocks */
 
-static void release(an_engine *e, int i)
+static void release(an_unit *u, int i)
 {
-    an_block b = e->pool[i];
-    e->pool_count--;
-    memmove(&e->pool[i], &e->pool[i + 1], (size_t)(e->pool_count - i) * sizeof b);
-    an_device_free(e->device, b.data);
-    pthread_mutex_lock(&e->lock);
-    e->block_bytes -= b.bytes;
-    pthread_mutex_unlock(&e->lock);
+    an_block b = u->pool[i];
+    u->pool_count--;
+    memmove(&u->pool[i], &u->pool[i + 1], (size_t)(u->pool_count - i) * sizeof b);
+    an_device_free(u->device, b.data);
+    pthread_mutex_lock(&u->e->lock);
+    u->block_bytes -= b.bytes;
+    pthread_mutex_unlock(&u->e->lock);
 }
 
-static size_t pool_bytes(const an_engine *e)
+static size_t pool_bytes(const an_unit *u)
 {
     size_t n = 0;
-    for (int i = 0; i < e->pool_count; i++) n += e->pool[i].bytes;
+    for (int i = 0; i < u->pool_count; i++) n += u->pool[i].bytes;
     return n;
 }
 
-an_status an_block_take(an_engine *e, size_t bytes, an_block *out, an_error *err)
+an_status an_block_take(an_unit *u, size_t bytes, an_block *out, an_error *err)
 {
     *out = (an_block){0};
-    for (int i = e->pool_count - 1; i >= 0; i--) {
-        if (e->pool[i].bytes != bytes) continue;
-        *out = e->pool[i];
-        e->pool_count--;
-        memmove(&e->pool[i], &e->pool[i + 1], (size_t)(e->pool_count - i) * sizeof *out);
+    for (int i = u->pool_count - 1; i >= 0; i--) {
+        if (u->pool[i].bytes != bytes) continue;
+        *out = u->pool[i];
+        u->pool_count--;
+        memmove(&u->pool[i], &u->pool[i + 1], (size_t)(u->pool_count - i) * sizeof *out);
         return AN_OK;
     }
-    size_t fixed = e->weight_bytes + e->arena_bytes + e->kv_bytes;
-    while (e->pool_count > 0 && fixed + e->block_bytes + bytes > e->o.memory_bytes) release(e, 0);
-    if (fixed + e->block_bytes + bytes > e->o.memory_bytes)
+    size_t fixed = u->weight_bytes + u->arena_bytes + u->kv_bytes;
+    while (u->pool_count > 0 && fixed + u->block_bytes + bytes > u->memory_bytes) release(u, 0);
+    if (fixed + u->block_bytes + bytes > u->memory_bytes)
         return an_fail(err, AN_NO_MEMORY, "%.1f MiB more exceed the limit of %.1f MiB (--memory)",
-                       (double)bytes / 1048576, (double)e->o.memory_bytes / 1048576);
-    an_status s = an_device_alloc(e->device, bytes, &out->data, err);
+                       (double)bytes / 1048576, (double)u->memory_bytes / 1048576);
+    an_status s = an_device_alloc(u->device, bytes, &out->data, err);
     if (s) return s;
     out->bytes = bytes;
-    pthread_mutex_lock(&e->lock);
-    e->block_bytes += bytes;
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_lock(&u->e->lock);
+    u->block_bytes += bytes;
+    pthread_mutex_unlock(&u->e->lock);
     return AN_OK;
 }
 
-void an_block_give(an_engine *e, an_block *b)
+void an_block_give(an_unit *u, an_block *b)
 {
     if (!b->data) return;
-    if (e->pool_count == AN_POOL) release(e, 0);
-    e->pool[e->pool_count++] = *b;
+    if (u->pool_count == AN_POOL) release(u, 0);
+    u->pool[u->pool_count++] = *b;
     *b = (an_block){0};
-    while (e->pool_count > 0 && pool_bytes(e) > e->block_keep) release(e, 0);
+    while (u->pool_count > 0 && pool_bytes(u) > u->block_keep) release(u, 0);
 }
 
-void an_blocks_free(an_engine *e)
+void an_blocks_free(an_unit *u)
 {
-    while (e->pool_count > 0) release(e, 0);
+    while (u->pool_count > 0) release(u, 0);
 }

@@ -62,19 +62,19 @@ static bool looks_like_model(const char *path, const struct stat *st)
     return an_is_file(marker);
 }
 
-static void look(an_slot *s)
+static void look(an_files *f)
 {
     an_error err = {0};
     an_checkpoint *c = NULL;
-    an_status st = an_checkpoint_open(s->entry.path, &c, &err);
-    if (!st) st = an_model_probe(c, &s->entry.info, &err);
+    an_status st = an_checkpoint_open(f->entry.path, &c, &err);
+    if (!st) st = an_model_probe(c, &f->entry.info, &err);
     if (!st) {
         const json_t *config = an_checkpoint_config(c, "scheduler");
-        if (config) s->scheduler = json_deep_copy(config);
-        s->entry.ok = true;
+        if (config) f->scheduler = json_deep_copy(config);
+        f->entry.ok = true;
     } else {
-        snprintf(s->entry.error, sizeof s->entry.error, "%s", err.message);
-        an_log(AN_LOG_WARN, "model '%s' (%s) cannot be served: %s", s->entry.id, s->entry.path,
+        snprintf(f->entry.error, sizeof f->entry.error, "%s", err.message);
+        an_log(AN_LOG_WARN, "model '%s' (%s) cannot be served: %s", f->entry.id, f->entry.path,
                err.message);
     }
     an_checkpoint_close(c);
@@ -82,14 +82,14 @@ static void look(an_slot *s)
 
 static bool id_taken(const an_engine *e, const char *id)
 {
-    for (int i = 0; i < e->slots; i++)
-        if (strcmp(e->slot[i].entry.id, id) == 0) return true;
+    for (int i = 0; i < e->models; i++)
+        if (strcmp(e->files[i].entry.id, id) == 0) return true;
     return false;
 }
 
 static void add(an_engine *e, const char *dir, const char *name)
 {
-    char path[sizeof e->slot->entry.path];
+    char path[sizeof e->files->entry.path];
     struct stat st = {0};
     int n = snprintf(path, sizeof path, "%s/%s", dir, name);
     if (n < 0 || (size_t)n >= sizeof path) {
@@ -98,24 +98,24 @@ static void add(an_engine *e, const char *dir, const char *name)
     }
     bool there = stat(path, &st) == 0; /* follows links; a dangling one is a broken model */
     if (there ? !looks_like_model(path, &st) : !model_file(name)) return;
-    char id[sizeof e->slot->entry.id];
+    char id[sizeof e->files->entry.id];
     model_id(name, id, sizeof id);
     if (id_taken(e, id)) {
         an_log(AN_LOG_WARN, "%s: a model '%s' was found before, this one is skipped", path, id);
         return;
     }
-    if (e->slots == MAX_MODELS) {
+    if (e->models == MAX_MODELS) {
         an_log(AN_LOG_WARN, "%s: more than %d models, skipped", path, MAX_MODELS);
         return;
     }
-    an_slot *p = realloc(e->slot, (size_t)(e->slots + 1) * sizeof *p);
+    an_files *p = realloc(e->files, (size_t)(e->models + 1) * sizeof *p);
     if (!p) return;
-    e->slot = p;
-    an_slot *s = &p[e->slots++];
-    *s = (an_slot){.entry = {.created = (double)st.st_mtim.tv_sec}};
-    memcpy(s->entry.id, id, sizeof id);
-    memcpy(s->entry.path, path, sizeof path);
-    look(s);
+    e->files = p;
+    an_files *f = &p[e->models++];
+    *f = (an_files){.entry = {.created = (double)st.st_mtim.tv_sec}, .index = e->models - 1};
+    memcpy(f->entry.id, id, sizeof id);
+    memcpy(f->entry.path, path, sizeof path);
+    look(f);
 }
 
 /* ---------------------------------------------------------------- the folders */
@@ -152,50 +152,60 @@ static void scan(an_engine *e, const char *dir)
     free(name);
 }
 
-void an_slots_scan(an_engine *e)
+an_status an_slots_scan(an_engine *e, an_error *err)
 {
     for (char **d = e->dirs; d && *d; d++) scan(e, *d);
     bool have[AN_KIND_COUNT] = {false};
-    for (int i = 0; i < e->slots; i++) {
-        an_model_entry *m = &e->slot[i].entry;
+    for (int i = 0; i < e->models; i++) {
+        an_model_entry *m = &e->files[i].entry;
         if (!m->ok || have[m->info.kind]) continue;
         m->is_default = have[m->info.kind] = true;
     }
+    for (int d = 0; d < e->units; d++) {
+        an_unit *u = &e->unit[d];
+        u->slot = calloc((size_t)e->models + 1, sizeof *u->slot);
+        if (!u->slot) return an_fail(err, AN_NO_MEMORY, "no memory for %d models", e->models);
+        for (int i = 0; i < e->models; i++) {
+            u->slot[i].files = &e->files[i];
+            u->slot[i].unit = u;
+        }
+    }
+    return AN_OK;
 }
 
 void an_slots_free(an_engine *e)
 {
-    for (int i = 0; i < e->slots; i++) {
-        an_slot *s = &e->slot[i];
-        for (int k = 0; k < 2; k++) an_tokenizer_free(s->tok[k]);
-        json_decref(s->scheduler);
-        an_tongue_free(&s->tongue);
+    for (int i = 0; i < e->models; i++) {
+        an_files *f = &e->files[i];
+        for (int k = 0; k < 2; k++) an_tokenizer_free(f->tok[k]);
+        json_decref(f->scheduler);
+        an_tongue_free(&f->tongue);
     }
-    free(e->slot);
-    e->slot = NULL;
-    e->slots = 0;
+    free(e->files);
+    e->files = NULL;
+    e->models = 0;
 }
 
 /* ---------------------------------------------------------------- finding one */
 
 static void list_models(const an_engine *e, an_kind kind, an_buf *b)
 {
-    for (int i = 0; i < e->slots; i++) {
-        const an_model_entry *m = &e->slot[i].entry;
+    for (int i = 0; i < e->models; i++) {
+        const an_model_entry *m = &e->files[i].entry;
         if (!m->ok || m->info.kind != kind) continue;
         an_buf_printf(b, "%s%s", b->len ? ", " : "", m->id);
     }
 }
 
-an_slot *an_slot_find(const an_engine *e, const char *id, an_kind kind, an_error *err)
+an_files *an_files_find(const an_engine *e, const char *id, an_kind kind, an_error *err)
 {
     bool any = !id || !*id;
     const an_model_entry *other = NULL; /* of another kind */
-    for (int i = 0; i < e->slots; i++) {
-        const an_model_entry *m = &e->slot[i].entry;
+    for (int i = 0; i < e->models; i++) {
+        const an_model_entry *m = &e->files[i].entry;
         if (any ? !m->is_default : strcmp(m->id, id) != 0) continue;
         /* of a broken one the kind is not known; it says itself what is wrong with it */
-        if (m->info.kind == kind || (!any && !m->ok)) return &e->slot[i];
+        if (m->info.kind == kind || (!any && !m->ok)) return &e->files[i];
         other = !any ? m : NULL;
     }
     an_buf names;
@@ -214,24 +224,24 @@ an_slot *an_slot_find(const an_engine *e, const char *id, an_kind kind, an_error
     return NULL;
 }
 
-an_status an_slot_serves(const an_slot *s, an_error *err)
+an_status an_files_serve(const an_files *f, an_error *err)
 {
-    if (s->entry.ok) return AN_OK;
-    return an_fail_param(err, AN_NOT_FOUND, "model", "model '%s' cannot be served: %s", s->entry.id,
-                         s->entry.error);
+    if (f->entry.ok) return AN_OK;
+    return an_fail_param(err, AN_NOT_FOUND, "model", "model '%s' cannot be served: %s", f->entry.id,
+                         f->entry.error);
 }
 
 int an_engine_model_count(const an_engine *e)
 {
-    return e->slots;
+    return e->models;
 }
 
 bool an_engine_model_at(const an_engine *e, int i, an_model_entry *out)
 {
-    if (i < 0 || i >= e->slots) return false;
+    if (i < 0 || i >= e->models) return false;
     an_engine *w = (an_engine *)(uintptr_t)e;
     pthread_mutex_lock(&w->lock);
-    *out = e->slot[i].entry;
+    *out = e->files[i].entry;
     pthread_mutex_unlock(&w->lock);
     return true;
 }
@@ -241,26 +251,26 @@ an_status an_engine_model_find(const an_engine *e, const char *id, an_kind kind,
 {
     an_engine *w = (an_engine *)(uintptr_t)e;
     pthread_mutex_lock(&w->lock);
-    const an_slot *s = an_slot_find(e, id, kind, err);
-    if (s) *out = s->entry;
+    const an_files *f = an_files_find(e, id, kind, err);
+    if (f) *out = f->entry;
     pthread_mutex_unlock(&w->lock);
-    return s ? AN_OK : AN_NOT_FOUND;
+    return f ? AN_OK : AN_NOT_FOUND;
 }
 
 /* ---------------------------------------------------------------- tokenizers */
 
-an_status an_slot_tokenizer(an_engine *e, an_slot *s, int which, const an_tokenizer **out,
-                            an_error *err)
+an_status an_files_tokenizer(an_engine *e, an_files *f, int which, const an_tokenizer **out,
+                             an_error *err)
 {
     an_status st = AN_OK;
     pthread_mutex_lock(&e->tok_lock);
-    if (!s->tok[which]) {
+    if (!f->tok[which]) {
         an_checkpoint *c = NULL;
-        st = an_checkpoint_open(s->entry.path, &c, err);
-        if (!st) st = an_model_tokenizer(c, which, &s->tok[which], err);
+        st = an_checkpoint_open(f->entry.path, &c, err);
+        if (!st) st = an_model_tokenizer(c, which, &f->tok[which], err);
         an_checkpoint_close(c);
     }
-    *out = s->tok[which];
+    *out = f->tok[which];
     pthread_mutex_unlock(&e->tok_lock);
     return st;
 }

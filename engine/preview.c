@@ -13,7 +13,7 @@
 
 static int used_channels(const an_slot *s)
 {
-    int c = s->entry.info.latent_channels;
+    int c = s->files->entry.info.latent_channels;
     return c < MAX_CHANNELS ? c : MAX_CHANNELS;
 }
 
@@ -122,13 +122,13 @@ static void solve(normal_equations *q, int n)
         for (int k = 0; k < 3; k++) q->b[i][k] /= q->a[i][i];
 }
 
-static an_status decode(an_engine *e, an_slot *s, const float *latent, int64_t h, int64_t w,
-                        an_block *memory, uint8_t *rgb, an_error *err)
+static an_status decode(an_slot *s, const float *latent, int64_t h, int64_t w, an_block *memory,
+                        uint8_t *rgb, an_error *err)
 {
-    int c = s->entry.info.latent_channels, f = s->entry.info.factor;
+    int c = s->files->entry.info.latent_channels, f = s->files->entry.info.factor;
     size_t bytes = (size_t)(h * w * c) * sizeof(float);
     size_t at = (bytes + 63) & ~(size_t)63;
-    an_lane *l = an_slot_lane(e, s);
+    an_lane *l = an_slot_lane(s);
     an_lane_reset(l);
     an_upload(l, memory->data, latent, bytes);
     an_named in = {"latent", an_tensor_3d(memory->data, AN_F32, h, w, c)};
@@ -140,9 +140,9 @@ static an_status decode(an_engine *e, an_slot *s, const float *latent, int64_t h
     return st ? st : an_lane_status(l, err);
 }
 
-static an_status fit(an_engine *e, an_slot *s, normal_equations *q, an_error *err)
+static an_status fit(an_unit *u, an_slot *s, normal_equations *q, an_error *err)
 {
-    const an_model_info *i = &s->entry.info;
+    const an_model_info *i = &s->files->entry.info;
     int c = i->latent_channels, f = i->factor;
     int64_t h = i->height / f < FIT_EDGE ? i->height / f : FIT_EDGE;
     int64_t w = i->width / f < FIT_EDGE ? i->width / f : FIT_EDGE;
@@ -150,7 +150,7 @@ static an_status fit(an_engine *e, an_slot *s, normal_equations *q, an_error *er
     size_t latent_bytes = ((size_t)(h * w * c) * sizeof(float) + 63) & ~(size_t)63;
     size_t rgb_bytes = (size_t)(h * w * f * f) * 3;
     an_block memory;
-    an_status st = an_block_take(e, latent_bytes + rgb_bytes, &memory, err);
+    an_status st = an_block_take(u, latent_bytes + rgb_bytes, &memory, err);
     if (st) return st;
     float *latent = malloc(latent_bytes);
     uint8_t *rgb = malloc(rgb_bytes);
@@ -159,17 +159,17 @@ static an_status fit(an_engine *e, an_slot *s, normal_equations *q, an_error *er
     for (int k = 0; k < FIT_PICTURES && !st; k++) {
         an_rng_init(rng, AN_RNG_GPU, (uint64_t)k);
         smooth_latent(rng, h, w, c, 2 << k, latent);
-        st = decode(e, s, latent, h, w, &memory, rgb, err);
+        st = decode(s, latent, h, w, &memory, rgb, err);
         if (!st) add_samples(q, latent, rgb, h, w, c, used_channels(s), f);
     }
     free(rng);
     free(rgb);
     free(latent);
-    an_block_give(e, &memory);
+    an_block_give(u, &memory);
     return st;
 }
 
-void an_preview_fit(an_engine *e, an_slot *s)
+void an_preview_fit(an_unit *u, an_slot *s)
 {
     const an_model_info *i = an_model_describe(s->model);
     if (i->has_latent_rgb) {
@@ -179,8 +179,8 @@ void an_preview_fit(an_engine *e, an_slot *s)
     }
     normal_equations q = {0};
     an_error err;
-    if (fit(e, s, &q, &err)) {
-        an_log(AN_LOG_WARN, "%s: previews stay grey: %s", s->entry.id, err.message);
+    if (fit(u, s, &q, &err)) {
+        an_log(AN_LOG_WARN, "%s: previews stay grey: %s", s->files->entry.id, err.message);
         return;
     }
     int used = used_channels(s);

@@ -179,12 +179,14 @@ void an_queue_started(an_queue *q, an_claim *c)
     q->waiting--;
 }
 
-an_claim *an_queue_best(const an_queue *q, int kind, bool newcomers)
+an_claim *an_queue_best(const an_queue *q, int kind, bool newcomers,
+                        bool (*may)(const an_claim *c, void *ctx), void *ctx)
 {
     an_claim *best = NULL;
     for (an_claim *c = q->first; c; c = c->next) {
         if (c->kind != kind || (newcomers && started(c) > 0)) continue;
-        if (!best || starts_before(c, best)) best = c;
+        if (best && !starts_before(c, best)) continue;
+        if (!may || may(c, ctx)) best = c;
     }
     return best;
 }

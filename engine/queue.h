@@ -64,8 +64,9 @@ bool an_queue_push(an_queue *q, an_claim *c);   /* false: full */
 void an_queue_remove(an_queue *q, an_claim *c); /* not in it: nothing happens */
 void an_queue_started(an_queue *q, an_claim *c);
 /* The most deserving claim of a kind, or NULL. newcomers: only of clients with none of it running.
- */
-an_claim *an_queue_best(const an_queue *q, int kind, bool newcomers);
+ * may: only those that it is true of; NULL: of all. */
+an_claim *an_queue_best(const an_queue *q, int kind, bool newcomers,
+                        bool (*may)(const an_claim *c, void *ctx), void *ctx);
 /* 0 = next of its kind; -1 = not waiting */
 int an_queue_position(const an_queue *q, const an_claim *c);
 

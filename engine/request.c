@@ -87,18 +87,18 @@ static an_status check_fields(const an_engine *e, const an_model_info *info, con
 /* ---------------------------------------------------------------- the sampler */
 
 /* The table of names may be asked for a schedule alone: then it is one of the model's own class. */
-static an_status sampler_config(const an_image_request *r, const an_slot *s, json_t **out,
+static an_status sampler_config(const an_image_request *r, const an_files *f, json_t **out,
                                 an_error *err)
 {
     *out = NULL;
     an_status st = AN_OK;
     const char *name = r->sampler && *r->sampler ? r->sampler : NULL;
     const char *schedule = r->schedule && *r->schedule ? r->schedule : NULL;
-    if (!name && schedule) name = json_string_value(json_object_get(s->scheduler, "_class_name"));
+    if (!name && schedule) name = json_string_value(json_object_get(f->scheduler, "_class_name"));
     if (!name && schedule)
         return an_fail_param(err, AN_INVALID, "schedule",
                              "model '%s' names no sampler of its own: give 'sampler' as well",
-                             s->entry.id);
+                             f->entry.id);
     if (name && (st = an_sampler_resolve(name, schedule, out, err))) return st;
     if (!*out) *out = json_object();
     /* diffusers' pipelines pass eta = 0 to step(), which TCD alone would not take by itself */
@@ -125,10 +125,10 @@ static an_status sampler_config(const an_image_request *r, const an_slot *s, jso
 static an_status make_solver(an_job *j, const an_image_request *r, an_error *err)
 {
     json_t *config;
-    an_status s = sampler_config(r, j->slot, &config, err);
+    an_status s = sampler_config(r, j->files, &config, err);
     if (s) return s;
     an_error local = {0};
-    s = an_solver_new(j->slot->scheduler, config, j->steps, &j->solver, &local);
+    s = an_solver_new(j->files->scheduler, config, j->steps, &j->solver, &local);
     json_decref(config);
     if (s) {
         if (!local.param[0]) snprintf(local.param, sizeof local.param, "sampler");
@@ -145,11 +145,11 @@ static an_status make_solver(an_job *j, const an_image_request *r, an_error *err
 static an_status tokenize(an_engine *e, an_job *j, const an_image_request *r, const char *text,
                           const char *field, an_text_input *out, an_error *err)
 {
-    const an_model_info *info = &j->slot->entry.info;
+    const an_model_info *info = &j->files->entry.info;
     out->used = true;
     for (int k = 0; k < info->text_encoders && k < 2; k++) {
         const an_tokenizer *tok;
-        an_status s = an_slot_tokenizer(e, j->slot, k, &tok, err);
+        an_status s = an_files_tokenizer(e, j->files, k, &tok, err);
         if (s) return s;
         an_prompt *p = &out->prompt[k];
         s = r->a1111_prompt ? an_prompt_weighted(tok, text, strlen(text), info->chunk_len,
@@ -171,9 +171,9 @@ static an_status same_chunks(an_engine *e, an_job *j, an_error *err)
         if (j->cond.prompt[k].n_chunks > most) most = j->cond.prompt[k].n_chunks;
         if (j->uncond.prompt[k].n_chunks > most) most = j->uncond.prompt[k].n_chunks;
     }
-    for (int k = 0; k < j->slot->entry.info.text_encoders && k < 2; k++) {
+    for (int k = 0; k < j->files->entry.info.text_encoders && k < 2; k++) {
         const an_tokenizer *tok;
-        an_status s = an_slot_tokenizer(e, j->slot, k, &tok, err);
+        an_status s = an_files_tokenizer(e, j->files, k, &tok, err);
         if (!s) s = an_prompt_pad_chunks(tok, &j->cond.prompt[k], most, err);
         if (!s && j->uncond.used && !j->uncond.zero)
             s = an_prompt_pad_chunks(tok, &j->uncond.prompt[k], most, err);
@@ -190,7 +190,7 @@ static an_status make_text(an_engine *e, an_job *j, const an_image_request *r, a
     j->prompt_tokens = j->cond.prompt[0].n_tokens;
     if (j->branches > 1) {
         j->uncond.used = true;
-        j->uncond.zero = !r->negative_prompt && j->slot->entry.info.zero_negative;
+        j->uncond.zero = !r->negative_prompt && j->files->entry.info.zero_negative;
         if (!j->uncond.zero) {
             s = tokenize(e, j, r, r->negative_prompt ? r->negative_prompt : "", "negative_prompt",
                          &j->uncond, err);
@@ -208,28 +208,34 @@ static an_status make_text(an_engine *e, an_job *j, const an_image_request *r, a
  * A model that is not loaded yet is priced when it is. */
 static an_status check_memory(an_engine *e, an_job *j, an_error *err)
 {
+    an_slot *slot = NULL;
     pthread_mutex_lock(&e->lock);
-    bool loaded = j->slot->entry.loaded && j->slot->pins >= 0;
-    if (loaded) j->slot->pins++;
+    for (int i = 0; i < e->units && !slot; i++) {
+        an_slot *s = &e->unit[i].slot[j->files->index];
+        if (s->loaded && s->pins >= 0) slot = s;
+    }
+    if (slot) slot->pins++;
     pthread_mutex_unlock(&e->lock);
-    if (!loaded) return AN_OK;
-    size_t scratch = 0, state = an_picture_state(&j->slot->entry.info, j->h, j->w);
-    an_status s = j->kind == AN_TASK_IMAGE
-                      ? an_picture_scratch(e, j->slot, j->h, j->w, &scratch, err)
-                      : AN_OK;
+    if (!slot) return AN_OK;
+    size_t scratch = 0, state = an_picture_state(&j->files->entry.info, j->h, j->w);
+    an_status s =
+        j->kind == AN_TASK_IMAGE ? an_picture_scratch(e, slot, j->h, j->w, &scratch, err) : AN_OK;
     if (!s && j->kind != AN_TASK_IMAGE) {
         an_price p;
         an_stage stage = j->kind == AN_TASK_ENCODE ? AN_STAGE_ENCODE : AN_STAGE_DECODE;
-        s = an_price_get(e, j->slot, stage, j->h, j->w, 0, &p, err);
+        s = an_price_get(e, slot, stage, j->h, j->w, 0, &p, err);
         if (!s) scratch = p.row_bytes;
     }
-    size_t weights = an_model_weight_bytes(j->slot->model);
+    size_t weights = an_model_weight_bytes(slot->model);
     pthread_mutex_lock(&e->lock);
-    j->slot->pins--;
-    e->unpinned++;
+    slot->pins--;
+    slot->unit->unpinned++;
     pthread_mutex_unlock(&e->lock);
     if (s) return s;
-    size_t left = e->o.memory_bytes > weights ? e->o.memory_bytes - weights : 0;
+    size_t budget = 0;
+    for (int i = 0; i < e->units; i++)
+        if (e->unit[i].memory_bytes > budget) budget = e->unit[i].memory_bytes;
+    size_t left = budget > weights ? budget - weights : 0;
     if (scratch <= left && state <= left - scratch) return AN_OK;
     return an_fail_param(err, AN_TOO_LARGE, "width",
                          "a picture of %dx%d needs %.1f MiB of working memory; beside the weights "
@@ -240,7 +246,8 @@ static an_status check_memory(an_engine *e, an_job *j, an_error *err)
 
 /* ---------------------------------------------------------------- submit */
 
-an_status an_request_slot(an_engine *e, const char *id, an_kind kind, an_slot **out, an_error *err)
+an_status an_request_files(an_engine *e, const char *id, an_kind kind, an_files **out,
+                           an_error *err)
 {
     pthread_mutex_lock(&e->lock);
     an_status s = AN_OK;
@@ -252,10 +259,10 @@ an_status an_request_slot(an_engine *e, const char *id, an_kind kind, an_slot **
         e->jobs_refused++;
         s = an_fail(err, AN_BUSY, "the queue is full: %d jobs are waiting, the limit is %d",
                     e->queue.waiting, e->queue.max);
-    } else if (!(*out = an_slot_find(e, id, kind, err)))
+    } else if (!(*out = an_files_find(e, id, kind, err)))
         s = AN_NOT_FOUND;
     else
-        s = an_slot_serves(*out, err);
+        s = an_files_serve(*out, err);
     pthread_mutex_unlock(&e->lock);
     return s;
 }
@@ -278,19 +285,19 @@ static bool copy_strings(an_job *j, const an_image_request *r)
            (j->sampler || !r->sampler) && (j->schedule || !r->schedule) && (j->tag || !r->tag);
 }
 
-void an_job_describe_model(an_job *j, an_slot *s, const char *client)
+void an_job_describe_model(an_job *j, an_files *f, const char *client)
 {
-    j->slot = s;
-    memcpy(j->model, s->entry.id, sizeof j->model);
+    j->files = f;
+    memcpy(j->model, f->entry.id, sizeof j->model);
     snprintf(j->client, sizeof j->client, "%s", client ? client : "");
-    j->channels = s->entry.info.latent_channels;
+    j->channels = f->entry.info.latent_channels;
 }
 
-static an_status fill(an_engine *e, an_job *j, an_slot *slot, const an_image_request *r,
+static an_status fill(an_engine *e, an_job *j, an_files *f, const an_image_request *r,
                       an_error *err)
 {
-    const an_model_info *info = &slot->entry.info;
-    an_job_describe_model(j, slot, r->client);
+    const an_model_info *info = &f->entry.info;
+    an_job_describe_model(j, f, r->client);
     j->width = r->width ? r->width : info->width;
     j->height = r->height ? r->height : info->height;
     j->steps = r->steps ? r->steps : info->steps > 0 ? info->steps : 20;
@@ -341,15 +348,15 @@ an_status an_job_submit(an_engine *e, an_job *j, an_status s, an_job **out, an_e
 
 an_status an_engine_submit(an_engine *e, const an_image_request *r, an_job **out, an_error *err)
 {
-    an_slot *slot = NULL;
+    an_files *files = NULL;
     *out = NULL;
     int n = r->n ? r->n : 1;
-    an_status s = an_request_slot(e, r->model, AN_KIND_IMAGE, &slot, err);
+    an_status s = an_request_files(e, r->model, AN_KIND_IMAGE, &files, err);
     if (!s) s = an_check_int("n", n, 1, e->o.max_n, err);
     if (s) return s;
     an_job *j = an_job_new(e, AN_TASK_IMAGE, n, err);
     if (!j) return AN_NO_MEMORY;
-    return an_job_submit(e, j, fill(e, j, slot, r, err), out, err);
+    return an_job_submit(e, j, fill(e, j, files, r, err), out, err);
 }
 
 static an_status fill_encode(an_engine *e, an_job *j, const an_latents_request *r, an_error *err)
@@ -357,10 +364,10 @@ static an_status fill_encode(an_engine *e, an_job *j, const an_latents_request *
     if (!r->image) return an_fail_param(err, AN_INVALID, "image", "image is missing");
     j->width = r->width;
     j->height = r->height;
-    an_status s = check_size(e, &j->slot->entry.info, SIZE_FIELDS, j->width, j->height, err);
+    an_status s = check_size(e, &j->files->entry.info, SIZE_FIELDS, j->width, j->height, err);
     if (s) return s;
-    j->h = j->height / j->slot->entry.info.factor;
-    j->w = j->width / j->slot->entry.info.factor;
+    j->h = j->height / j->files->entry.info.factor;
+    j->w = j->width / j->files->entry.info.factor;
     size_t bytes = (size_t)j->width * (size_t)j->height * 3;
     j->image = malloc(bytes);
     if (!j->image) return an_fail(err, AN_NO_MEMORY, "no memory for a picture of %zu bytes", bytes);
@@ -370,7 +377,7 @@ static an_status fill_encode(an_engine *e, an_job *j, const an_latents_request *
 
 static an_status fill_decode(an_engine *e, an_job *j, const an_latents_request *r, an_error *err)
 {
-    const an_model_info *info = &j->slot->entry.info;
+    const an_model_info *info = &j->files->entry.info;
     if (!r->latent) return an_fail_param(err, AN_INVALID, "latents", "latent is missing");
     if (r->latent_channels != info->latent_channels)
         return an_fail_param(err, AN_INVALID, "latents", "latent has %d channels, '%s' has %d",
@@ -401,13 +408,13 @@ static an_status fill_decode(an_engine *e, an_job *j, const an_latents_request *
 an_status an_engine_submit_latents(an_engine *e, const an_latents_request *r, an_job **out,
                                    an_error *err)
 {
-    an_slot *slot = NULL;
+    an_files *files = NULL;
     *out = NULL;
-    an_status s = an_request_slot(e, r->model, AN_KIND_IMAGE, &slot, err);
+    an_status s = an_request_files(e, r->model, AN_KIND_IMAGE, &files, err);
     if (s) return s;
     an_job *j = an_job_new(e, r->decode ? AN_TASK_DECODE : AN_TASK_ENCODE, 1, err);
     if (!j) return AN_NO_MEMORY;
-    an_job_describe_model(j, slot, r->client);
+    an_job_describe_model(j, files, r->client);
     s = r->decode ? fill_decode(e, j, r, err) : fill_encode(e, j, r, err);
     if (!s) s = check_memory(e, j, err);
     return an_job_submit(e, j, s, out, err);

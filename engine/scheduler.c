@@ -29,7 +29,8 @@ static group group_of(const an_task *t)
         g.h = g.w = 0;
         g.tokens = unready(t)->chunks;
     } else if (g.stage == AN_STAGE_DENOISE) {
-        g.tokens = j->slot->entry.info.chunk_len; /* rows may have more: this is the price's key */
+        g.tokens =
+            j->slot->files->entry.info.chunk_len; /* rows may have more: this is the price's key */
     }
     return g;
 }
@@ -49,13 +50,14 @@ static bool chosen(const an_tick *t, const an_task *task)
 
 /* The most deserving running task of a track; with g, a picture of that group not yet in the tick.
  */
-static an_task *best_task(const an_engine *e, const an_track *k, const group *g)
+static an_task *best_task(const an_track *k, const group *g)
 {
+    const an_unit *u = k->unit;
     an_task *best = NULL;
-    for (int i = 0; i < e->run_count; i++) {
-        an_task *t = e->run[i];
-        if (!an_track_serves(e, k, t->job) || (t->seq && !an_seq_ready(t))) continue;
-        if (g && chosen(&e->tick, t)) continue;
+    for (int i = 0; i < u->run_count; i++) {
+        an_task *t = u->run[i];
+        if (!an_track_serves(k, t->job) || (t->seq && !an_seq_ready(t))) continue;
+        if (g && chosen(&u->tick, t)) continue;
         if (best && !an_claim_before(&t->job->claim, &best->job->claim)) continue;
         if (g) {
             group own = group_of(t);
@@ -82,20 +84,20 @@ static void add_prompts(an_tick *t, an_task *task, int most)
 }
 
 /* Prompts of all pictures of the group; not ordered, they are quick. */
-static void gather_prompts(an_engine *e, an_task *leader, const group *g, int most)
+static void gather_prompts(an_unit *u, an_task *leader, const group *g, int most)
 {
-    add_prompts(&e->tick, leader, most);
-    for (int i = 0; i < e->run_count; i++) {
-        if (e->run[i]->job->text) continue;
-        group own = group_of(e->run[i]);
-        if (same_group(g, &own)) add_prompts(&e->tick, e->run[i], most);
+    add_prompts(&u->tick, leader, most);
+    for (int i = 0; i < u->run_count; i++) {
+        if (u->run[i]->job->text) continue;
+        group own = group_of(u->run[i]);
+        if (same_group(g, &own)) add_prompts(&u->tick, u->run[i], most);
     }
 }
 
-static void gather_pictures(an_engine *e, const an_track *k, const group *g, int most)
+static void gather_pictures(an_unit *u, const an_track *k, const group *g, int most)
 {
-    an_tick *t = &e->tick;
-    for (an_task *task = t->leader; task && t->n < e->o.max_batch; task = best_task(e, k, g)) {
+    an_tick *t = &u->tick;
+    for (an_task *task = t->leader; task && t->n < u->e->o.max_batch; task = best_task(k, g)) {
         int branches = g->stage == AN_STAGE_DENOISE ? task->job->branches : 1;
         if (t->n > 0 && t->rows + branches > most) break;
         t->task[t->n++] = task;
@@ -103,116 +105,97 @@ static void gather_pictures(an_engine *e, const an_track *k, const group *g, int
     }
 }
 
-/* Whom the track serves next, NULL if nobody runs. Fills e->tick if it is a picture; a sequence's
+/* Whom the track serves next, NULL if nobody runs. Fills u->tick if it is a picture; a sequence's
  * tick is gathered in decode.c. */
-static an_task *choose(an_engine *e, const an_track *k)
+static an_task *choose(an_unit *u, const an_track *k)
 {
-    an_task *leader = best_task(e, k, NULL);
+    an_task *leader = best_task(k, NULL);
     if (!leader) return NULL;
     group g = group_of(leader);
     g.slot->last_used = an_now_s();
     if (g.stage == AN_STAGE_FORWARD) return leader;
-    an_tick *t = &e->tick;
+    an_tick *t = &u->tick;
     t->n = t->rows = 0;
     t->leader = leader;
     t->slot = g.slot;
     t->stage = g.stage;
     an_error err = {0};
-    if (an_price_get(e, g.slot, g.stage, g.h, g.w, g.tokens, &t->price, &err)) {
-        an_job_end(e, leader->job, AN_JOB_FAILED, &err);
-        return choose(e, k);
+    if (an_price_get(u->e, g.slot, g.stage, g.h, g.w, g.tokens, &t->price, &err)) {
+        an_job_end(leader->job, AN_JOB_FAILED, &err);
+        return choose(u, k);
     }
     if (g.stage == AN_STAGE_TEXT) {
-        gather_prompts(e, leader, &g, an_price_rows(e, &t->price, e->o.max_batch));
+        gather_prompts(u, leader, &g, an_price_rows(u->e, &t->price, u->e->o.max_batch));
     } else {
-        int most = an_price_rows(e, &t->price, 2 * e->o.max_batch);
-        gather_pictures(e, k, &g, most);
+        int most = an_price_rows(u->e, &t->price, 2 * u->e->o.max_batch);
+        gather_pictures(u, k, &g, most);
     }
     return leader;
 }
 
 /* ---------------------------------------------------------------- running */
 
-static an_status run_rows(an_engine *e, int first, int n, an_error *err)
+static an_status run_rows(an_unit *u, int first, int n, an_error *err)
 {
-    an_tick *t = &e->tick;
+    an_tick *t = &u->tick;
     an_task **task = &t->task[first];
     switch (t->stage) {
     case AN_STAGE_TEXT:
-        return an_encodings_run(e, t->slot, &t->encoding[first], n, err);
+        return an_encodings_run(t->slot, &t->encoding[first], n, err);
     case AN_STAGE_DENOISE:
-        return an_diffusion_step(e, t->slot, task, n, &t->preview[first], err);
+        return an_diffusion_step(t->slot, task, n, &t->preview[first], err);
     case AN_STAGE_DECODE:
-        return an_vae_decode_tick(e, t->slot, task, n, err);
+        return an_vae_decode_tick(t->slot, task, n, err);
     default:
-        return an_vae_encode_tick(e, t->slot, task, n, err);
+        return an_vae_encode_tick(t->slot, task, n, err);
     }
-}
-
-void an_device_failed(an_engine *e, an_error *err)
-{
-    an_error gone = {0};
-    if (an_device_probe(e->device, &gone) == AN_OK) {
-        an_log(AN_LOG_ERROR, "device: %s", err->message); /* this call's own fault */
-        return;
-    }
-    pthread_mutex_lock(&e->lock);
-    if (e->device_ok) {
-        an_fail(&e->lost, AN_DEVICE, "device lost: %.900s; the server must be restarted",
-                err->message);
-        an_log(AN_LOG_ERROR, "%s", e->lost.message);
-        e->device_ok = false;
-    }
-    *err = e->lost;
-    an_engine_wake(e);
-    pthread_mutex_unlock(&e->lock);
 }
 
 /* A batch that fails is run again row by row, so that only the rows at fault fail: one picture that
  * became NaN must not hurt the others. */
-static void run(an_engine *e)
+static void run(an_unit *u)
 {
-    an_tick *t = &e->tick;
+    an_tick *t = &u->tick;
     an_error err = {0};
     double start = an_now_s();
     int call = t->task[0]->call;
     memset(t->preview, 0, (size_t)t->n * sizeof *t->preview);
-    an_status st = run_rows(e, 0, t->n, &err);
+    an_status st = run_rows(u, 0, t->n, &err);
     bool repeatable = t->task[0]->call == call; /* the sampler step has not begun */
     for (int i = 0; i < t->n; i++) {
         t->status[i] = st;
         t->error[i] = err;
         if (!st || !repeatable || t->n == 1) continue;
         memset(&t->error[i], 0, sizeof t->error[i]);
-        t->status[i] = run_rows(e, i, 1, &t->error[i]);
+        t->status[i] = run_rows(u, i, 1, &t->error[i]);
     }
     for (int i = 0; i < t->n; i++)
-        if (t->status[i] == AN_DEVICE) an_device_failed(e, &t->error[i]);
+        if (t->status[i] == AN_DEVICE) an_device_failed(u, &t->error[i]);
     t->seconds = an_now_s() - start;
 }
 
 /* ---------------------------------------------------------------- scattering */
 
-static void account(an_engine *e)
+static void account(an_unit *u)
 {
-    an_tick *t = &e->tick;
-    e->ticks[t->stage]++;
-    e->tick_rows[t->stage] += (uint64_t)t->n;
-    e->busy_s += t->seconds;
-    e->last_tick = an_now_s();
-    if (t->stage == AN_STAGE_DENOISE) an_hist_add(&e->step_s, t->seconds);
-    an_price_measured(e, &t->price, t->seconds, t->rows);
+    an_tick *t = &u->tick;
+    u->ticks[t->stage]++;
+    u->tick_rows[t->stage] += (uint64_t)t->n;
+    u->busy_s += t->seconds;
+    u->e->last_tick = an_now_s();
+    if (t->stage == AN_STAGE_DENOISE) an_hist_add(&u->e->step_s, t->seconds);
+    an_price_measured(u->e, &t->price, t->seconds, t->rows);
     for (int i = 0; i < t->n; i++) {
         an_job *j = t->task[i]->job;
         int rows = t->stage == AN_STAGE_DENOISE ? j->branches : 1;
-        an_claim_charge(&e->clients, &j->claim, t->price.row_flops * rows);
+        an_claim_charge(&u->e->clients, &j->claim, t->price.row_flops * rows);
     }
 }
 
 /* One STEP event a job and tick, however many of its pictures moved. */
-static void report_steps(an_engine *e)
+static void report_steps(an_unit *u)
 {
-    an_tick *t = &e->tick;
+    an_tick *t = &u->tick;
     for (int i = 0; i < t->n; i++) {
         an_task *task = t->task[i];
         an_job *j = task->job;
@@ -226,7 +209,7 @@ static void report_steps(an_engine *e)
         bool last_of_job = true;
         for (int k = i + 1; k < t->n && last_of_job; k++) last_of_job = t->task[k]->job != j;
         if (rgb)
-            an_job_event(e, j,
+            an_job_event(u->e, j,
                          (an_event){.type = AN_EVENT_PREVIEW,
                                     .index = task->index,
                                     .partial_index = task->partial++,
@@ -236,7 +219,7 @@ static void report_steps(an_engine *e)
                                     .preview_w = (int)j->w,
                                     .preview_h = (int)j->h});
         if (last_of_job)
-            an_job_event(e, j,
+            an_job_event(u->e, j,
                          (an_event){.type = AN_EVENT_STEP,
                                     .index = task->index,
                                     .step = j->step,
@@ -254,9 +237,9 @@ static void settle_prompts(an_tick *t)
 }
 
 /* Jobs whose row, or whose prompt, failed. */
-static an_job *first_failed(an_engine *e, an_error *why)
+static an_job *first_failed(an_unit *u, an_error *why)
 {
-    an_tick *t = &e->tick;
+    an_tick *t = &u->tick;
     for (int i = 0; i < t->n && t->stage != AN_STAGE_TEXT; i++) {
         if (!t->status[i]) continue;
         t->status[i] = AN_OK;
@@ -264,32 +247,32 @@ static an_job *first_failed(an_engine *e, an_error *why)
         *why = t->error[i];
         return t->task[i]->job;
     }
-    for (int i = 0; i < e->run_count; i++) {
-        const an_encoding *c = e->run[i]->cond, *u = e->run[i]->uncond;
-        const an_encoding *bad = c && c->failed ? c : u && u->failed ? u : NULL;
+    for (int i = 0; i < u->run_count; i++) {
+        const an_encoding *c = u->run[i]->cond, *un = u->run[i]->uncond;
+        const an_encoding *bad = c && c->failed ? c : un && un->failed ? un : NULL;
         if (!bad) continue;
         *why = bad->error;
-        return e->run[i]->job;
+        return u->run[i]->job;
     }
     return NULL;
 }
 
-static void scatter(an_engine *e)
+static void scatter(an_unit *u)
 {
-    an_tick *t = &e->tick;
-    pthread_mutex_lock(&e->lock);
-    account(e);
-    if (t->stage == AN_STAGE_DENOISE) report_steps(e);
-    pthread_mutex_unlock(&e->lock);
+    an_tick *t = &u->tick;
+    pthread_mutex_lock(&u->e->lock);
+    account(u);
+    if (t->stage == AN_STAGE_DENOISE) report_steps(u);
+    pthread_mutex_unlock(&u->e->lock);
     if (t->stage == AN_STAGE_TEXT) settle_prompts(t);
     /* Every job in the tick lives until all of it is told. */
     an_job *held[AN_BATCH_MAX];
     for (int i = 0; i < t->n; i++) held[i] = an_job_ref(t->task[i]->job);
     an_error why;
-    for (an_job *j; (j = first_failed(e, &why));) an_job_end(e, j, AN_JOB_FAILED, &why);
+    for (an_job *j; (j = first_failed(u, &why));) an_job_end(j, AN_JOB_FAILED, &why);
     bool last = t->stage == AN_STAGE_DECODE || t->stage == AN_STAGE_ENCODE;
     for (int i = 0; i < t->n && last; i++)
-        if (t->task[i]->started) an_task_finished(e, t->task[i]);
+        if (t->task[i]->started) an_task_finished(t->task[i]);
     for (int i = 0; i < t->n; i++) an_job_unref(held[i]);
 }
 
@@ -298,8 +281,9 @@ static void scatter(an_engine *e)
 /* Lock. A tick in flight has run. */
 static bool some_over(const an_engine *e)
 {
-    for (int i = 0; i < e->tracks; i++)
-        if (e->track[i].busy && e->track[i].over) return true;
+    for (int i = 0; i < e->units; i++)
+        for (int k = 0; k < e->unit[i].tracks; k++)
+            if (e->unit[i].track[k].busy && e->unit[i].track[k].over) return true;
     return false;
 }
 
@@ -307,7 +291,6 @@ static bool some_over(const an_engine *e)
  * something kept is too old. False: time to quit. */
 static bool wait_for_work(an_engine *e, bool in_flight)
 {
-    if (!in_flight) an_arena_relax(e);
     pthread_mutex_lock(&e->lock);
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
@@ -321,51 +304,71 @@ static bool wait_for_work(an_engine *e, bool in_flight)
 }
 
 /* The next tick of a track that is idle; false if nobody has anything for it. */
-static bool begin(an_engine *e, an_track *k)
+static bool begin(an_unit *u, an_track *k)
 {
-    an_expire(e, k); /* cancelled, too late, too old */
-    an_admit(e, k);  /* waiting pictures and sequences start while there is room */
-    if (k == &e->track[e->tracks - 1]) an_seqs_place(e); /* memory for their keys and values */
-    an_jobs_notify(e); /* watchers hear of all that before the device is busy */
-    an_task *leader = choose(e, k);
+    an_expire(k); /* cancelled, too late, too old */
+    an_admit(k);  /* waiting pictures and sequences start while there is room */
+    if (k == &u->track[u->tracks - 1]) an_seqs_place(u); /* memory for their keys and values */
+    an_jobs_notify(u->e); /* watchers hear of all that before the device is busy */
+    an_task *leader = choose(u, k);
     if (!leader) return false;
     if (leader->job->text)
-        an_decode_tick(e, k, leader); /* a token each, or a piece of a prompt */
+        an_decode_tick(k, leader); /* a token each, or a piece of a prompt */
     else
         an_track_start(k, run, scatter); /* one call of the network for all, then what came of it */
     return true;
 }
 
+/* A look at every track of a device. */
+static void tick_device(an_unit *u, bool *begun, bool *in_flight)
+{
+    bool busy = false, idle = true;
+    an_device_enter(u->device, NULL); /* if it is lost, the next call says so */
+    for (int i = 0; i < u->tracks; i++) {
+        an_track *k = &u->track[i];
+        if (k->busy && !an_track_end(k))
+            busy = true;
+        else if (begin(u, k))
+            idle = false;
+    }
+    an_unit_count_pages(u);
+    if (idle && !busy) an_arena_relax(u);
+    /* Another track, or another device, may have waited for what was given back. */
+    if (u->freed && u->tracks * u->e->units > 1) idle = false;
+    u->freed = false;
+    *begun |= !idle;
+    *in_flight |= busy;
+}
+
 static bool tick(an_engine *e)
 {
     bool begun = false, in_flight = false;
-    for (int i = 0; i < e->tracks; i++) {
-        an_track *k = &e->track[i];
-        if (k->busy && !an_track_end(k))
-            in_flight = true;
-        else
-            begun |= begin(e, k);
-    }
-    an_engine_count_pages(e);
+    for (int i = 0; i < e->units; i++) tick_device(&e->unit[i], &begun, &in_flight);
     an_jobs_notify(e);
-    if (e->tracks > 1 && e->freed) begun = true; /* another track may have waited for it */
-    e->freed = false;
     return begun || wait_for_work(e, in_flight);
+}
+
+static void leave(an_unit *u)
+{
+    an_device_enter(u->device, NULL);
+    an_encodings_drop(u, NULL);
+    an_slots_unload(u);
+    an_blocks_free(u);
 }
 
 void *an_device_thread(void *engine)
 {
     an_engine *e = engine;
-    an_error err = {0};
-    if (an_device_enter(e->device, &err)) an_device_failed(e, &err);
-    an_slots_load_defaults(e);
+    for (int i = 0; i < e->units; i++) {
+        an_error err = {0};
+        if (an_device_enter(e->unit[i].device, &err)) an_device_failed(&e->unit[i], &err);
+        an_slots_load_defaults(&e->unit[i]);
+    }
     pthread_mutex_lock(&e->lock);
     e->ready = true;
     pthread_mutex_unlock(&e->lock);
     while (tick(e)) {
     }
-    an_encodings_drop(e, NULL);
-    an_slots_unload(e);
-    an_blocks_free(e);
+    for (int i = 0; i < e->units; i++) leave(&e->unit[i]);
     return NULL;
 }

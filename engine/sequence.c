@@ -12,9 +12,8 @@
 
 /* ---------------------------------------------------------------- life */
 
-an_status an_seq_open(an_engine *e, an_task *t, an_error *err)
+an_status an_seq_open(an_task *t, an_error *err)
 {
-    (void)e;
     const an_text_job *x = t->job->text;
     an_seq *q = calloc(1, sizeof *q);
     if (!q) return an_fail(err, AN_NO_MEMORY, "no memory for a sequence");
@@ -65,13 +64,13 @@ bool an_seq_ready(const an_task *t)
 /* ---------------------------------------------------------------- names of pages */
 
 /* Names the first n full pages: each by its ids and its parent's name. */
-static void name_pages(const an_engine *e, const an_task *t, int n)
+static void name_pages(const an_unit *u, const an_task *t, int n)
 {
     an_seq *q = t->seq;
     const an_pages *pool = t->job->slot->lm.pages;
     const char *salt = t->job->text->salt;
     /* Without a prefix cache only the choices of one job share. */
-    uint64_t number = e->o.prefix_cache ? 0 : t->job->claim.age;
+    uint64_t number = u->e->o.prefix_cache ? 0 : t->job->claim.age;
     for (; q->named < n; q->named++) {
         int i = q->named;
         an_prefix parent = i ? q->name[i - 1] : an_prefix_root(pool, salt ? salt : "", number);
@@ -79,47 +78,47 @@ static void name_pages(const an_engine *e, const an_task *t, int n)
     }
 }
 
-static an_prefix parent_of(const an_engine *e, const an_task *t, int i)
+static an_prefix parent_of(const an_unit *u, const an_task *t, int i)
 {
     const char *salt = t->job->text->salt;
-    uint64_t number = e->o.prefix_cache ? 0 : t->job->claim.age;
+    uint64_t number = u->e->o.prefix_cache ? 0 : t->job->claim.age;
     if (i > 0) return t->seq->name[i - 1];
     return an_prefix_root(t->job->slot->lm.pages, salt ? salt : "", number);
 }
 
 /* Page i of the sequence, held once more, if somebody has computed it; -1 otherwise. Logprobs of
  * the prompt need its logits, so nothing is taken over before they are there. */
-static int32_t find_page(const an_engine *e, const an_task *t, int i)
+static int32_t find_page(const an_unit *u, const an_task *t, int i)
 {
     an_seq *q = t->seq;
     const an_text_job *x = t->job->text;
     if ((i + 1) * AN_KV_BLOCK > q->n_ids - 1) return -1; /* one token must be left to compute */
     if (x->echo && t->index == 0 && x->prompt.tokens.len < (size_t)x->n_ids * sizeof(an_token))
         return -1;
-    name_pages(e, t, i + 1);
-    return an_pages_find(t->job->slot->lm.pages, parent_of(e, t, i), q->name[i],
+    name_pages(u, t, i + 1);
+    return an_pages_find(t->job->slot->lm.pages, parent_of(u, t, i), q->name[i],
                          q->ids + i * AN_KV_BLOCK);
 }
 
-void an_seq_publish(an_engine *e, an_task *t)
+void an_seq_publish(an_unit *u, an_task *t)
 {
     an_seq *q = t->seq;
     int full = q->done / AN_KV_BLOCK;
-    name_pages(e, t, full);
+    name_pages(u, t, full);
     for (; q->published < full; q->published++) {
         int i = q->published;
-        an_pages_name(t->job->slot->lm.pages, q->page[i], parent_of(e, t, i), q->name[i],
+        an_pages_name(t->job->slot->lm.pages, q->page[i], parent_of(u, t, i), q->name[i],
                       q->ids + i * AN_KV_BLOCK);
     }
 }
 
-void an_seq_catch_up(an_engine *e, an_task *t)
+void an_seq_catch_up(an_unit *u, an_task *t)
 {
     an_seq *q = t->seq;
     an_pages *pool = t->job->slot->lm.pages;
     while (q->done % AN_KV_BLOCK == 0) {
         int i = q->done / AN_KV_BLOCK;
-        int32_t found = find_page(e, t, i);
+        int32_t found = find_page(u, t, i);
         if (found < 0) return;
         an_pages_give(pool, q->page[i]);
         q->page[i] = found;
@@ -138,37 +137,37 @@ static bool senior(const an_task *a, const an_task *b)
     return a->index < b->index;
 }
 
-static void preempt(an_engine *e, an_task *t)
+static void preempt(an_unit *u, an_task *t)
 {
     give_pages(t);
-    pthread_mutex_lock(&e->lock);
-    e->preemptions++;
+    pthread_mutex_lock(&u->e->lock);
+    u->e->preemptions++;
     t->job->text->usage.preemptions++;
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&u->e->lock);
 }
 
 /* The least senior sequence of the model that holds pages. */
-static an_task *least_senior(const an_engine *e, const an_slot *s)
+static an_task *least_senior(const an_unit *u, const an_slot *s)
 {
     an_task *last = NULL;
-    for (int i = 0; i < e->run_count; i++) {
-        an_task *t = e->run[i];
+    for (int i = 0; i < u->run_count; i++) {
+        an_task *t = u->run[i];
         if (!t->seq || t->job->slot != s || !an_seq_ready(t)) continue;
         if (!last || senior(last, t)) last = t;
     }
     return last;
 }
 
-static int holders(const an_engine *e, const an_slot *s)
+static int holders(const an_unit *u, const an_slot *s)
 {
     int n = 0;
-    for (int i = 0; i < e->run_count; i++)
-        n += e->run[i]->seq && e->run[i]->job->slot == s && an_seq_ready(e->run[i]);
+    for (int i = 0; i < u->run_count; i++)
+        n += u->run[i]->seq && u->run[i]->job->slot == s && an_seq_ready(u->run[i]);
     return n;
 }
 
 /* A page for position `done`, if the sequence has none: others, or itself, make way for it. */
-static void extend(an_engine *e, an_task *t)
+static void extend(an_unit *u, an_task *t)
 {
     an_seq *q = t->seq;
     an_pages *pool = t->job->slot->lm.pages;
@@ -177,24 +176,24 @@ static void extend(an_engine *e, an_task *t)
         if (page >= 0)
             q->page[q->pages++] = page;
         else
-            preempt(e, least_senior(e, t->job->slot));
+            preempt(u, least_senior(u, t->job->slot));
     }
 }
 
-void an_seqs_extend(an_engine *e, const an_slot *s)
+void an_seqs_extend(an_unit *u, const an_slot *s)
 {
     /* Most senior first: whoever makes way has not had its turn. Few need a page in a tick, so the
      * walk is repeated for each of them instead of being sorted. */
     for (;;) {
         an_task *first = NULL;
-        for (int i = 0; i < e->run_count; i++) {
-            an_task *t = e->run[i];
+        for (int i = 0; i < u->run_count; i++) {
+            an_task *t = u->run[i];
             if (!t->seq || t->job->slot != s || !an_seq_ready(t)) continue;
             if (t->seq->pages * AN_KV_BLOCK > t->seq->n_ids - 1) continue;
             if (!first || senior(t, first)) first = t;
         }
         if (!first) return;
-        extend(e, first);
+        extend(u, first);
     }
 }
 
@@ -208,32 +207,32 @@ static bool waits_for_sibling(const an_task *t)
     return !first->done && (!first->seq || first->seq->n_ids == first->seq->n_prompt);
 }
 
-static void count_hits(an_engine *e, an_task *t)
+static void count_hits(an_unit *u, an_task *t)
 {
     an_seq *q = t->seq;
     if (q->placed_once) return;
     q->placed_once = true;
-    pthread_mutex_lock(&e->lock);
-    e->prefix_queries += (uint64_t)q->n_prompt;
-    e->prefix_hits += (uint64_t)q->done;
+    pthread_mutex_lock(&u->e->lock);
+    u->e->prefix_queries += (uint64_t)q->n_prompt;
+    u->e->prefix_hits += (uint64_t)q->done;
     if (t->index == 0) t->job->text->usage.cached_tokens = (size_t)q->done;
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&u->e->lock);
 }
 
 /* Pages for all ids so far. Where others run, a page for each of them is left, or the newcomer
  * would be thrown out at once. */
-static bool place(an_engine *e, an_task *t)
+static bool place(an_unit *u, an_task *t)
 {
     an_seq *q = t->seq;
     an_slot *s = t->job->slot;
     int total = (q->n_ids + AN_KV_BLOCK - 1) / AN_KV_BLOCK, found = 0;
-    for (int32_t page; (page = find_page(e, t, found)) >= 0;) q->page[found++] = page;
-    int64_t spare = holders(e, s);
+    for (int32_t page; (page = find_page(u, t, found)) >= 0;) q->page[found++] = page;
+    int64_t spare = holders(u, s);
     bool fits;
     while (!(fits = an_pages_left(s->lm.pages) >= total - found + spare)) {
-        an_task *last = spare ? least_senior(e, s) : NULL;
+        an_task *last = spare ? least_senior(u, s) : NULL;
         if (!last || last->job->claim.priority >= t->job->claim.priority) break;
-        preempt(e, last);
+        preempt(u, last);
         spare--;
     }
     q->pages = found;
@@ -244,26 +243,26 @@ static bool place(an_engine *e, an_task *t)
     }
     while (q->pages < total) q->page[q->pages++] = an_pages_take(s->lm.pages);
     q->published = found;
-    count_hits(e, t);
+    count_hits(u, t);
     return true;
 }
 
-static an_task *best_waiting(const an_engine *e, const an_slot *s)
+static an_task *best_waiting(const an_unit *u, const an_slot *s)
 {
     an_task *best = NULL;
-    for (int i = 0; i < e->run_count; i++) {
-        an_task *t = e->run[i];
+    for (int i = 0; i < u->run_count; i++) {
+        an_task *t = u->run[i];
         if (!t->seq || t->job->slot != s || an_seq_ready(t) || waits_for_sibling(t)) continue;
         if (!best || an_claim_before(&t->job->claim, &best->job->claim)) best = t;
     }
     return best;
 }
 
-void an_seqs_place(an_engine *e)
+void an_seqs_place(an_unit *u)
 {
-    for (int i = 0; i < e->slots && e->run_texts > 0; i++) {
-        an_slot *s = &e->slot[i];
-        for (an_task *t; s->lm.pages && (t = best_waiting(e, s));)
-            if (!place(e, t)) break;
+    for (int i = 0; i < u->e->models && u->run_texts > 0; i++) {
+        an_slot *s = &u->slot[i];
+        for (an_task *t; s->lm.pages && (t = best_waiting(u, s));)
+            if (!place(u, t)) break;
     }
 }

@@ -17,62 +17,78 @@
 #define AN_BATCH_MAX 64   /* pictures in a tick, whatever the option says */
 #define AN_RUN_MAX   2048 /* pictures and sequences started */
 #define AN_SEQ_MAX   1024 /* sequences started */
+#define AN_UNITS_MAX 64   /* devices */
 
 /* ---------------------------------------------------------------- models (models.c, load.c) */
 
-/* One entry of the model folders. */
-typedef struct an_slot {
+typedef struct an_unit an_unit;
+typedef struct an_slot an_slot;
+
+/* One entry of the model folders, and what is read from its files once. */
+typedef struct an_files {
     an_model_entry entry; /* lock */
     json_t *scheduler;    /* its scheduler_config.json or NULL; never changes */
     an_tokenizer *tok[2]; /* opened at the first prompt, under e->tok_lock */
+    an_tongue tongue;
+    int index; /* in e->files, and of its slots in each u->slot */
+} an_files;
+
+/* A model on a device, loaded or not. */
+struct an_slot {
+    an_files *files; /* never change: of which model, on which device */
+    an_unit *unit;
     an_model *model;      /* lock to change; NULL = not loaded. A pin keeps it */
+    bool loaded;          /* lock: all of it is ready */
     int pins;             /* lock: pictures running and submits that price */
+    size_t device_bytes;  /* lock: weights, when loaded */
     double last_used;     /* device thread, and so are these */
-    uint64_t no_room;     /* e->unpinned + 1 when it did not fit; 0: it did, or was not tried */
+    uint64_t no_room;     /* u->unpinned + 1 when it did not fit; 0: it did, or was not tried */
     size_t arena, states; /* its plan, 0 = not loaded */
     float rgb[16][3],
         rgb_bias[3]; /* preview: written at load by the device thread, its only reader */
     an_language lm;  /* a loaded language model's */
-    an_tongue tongue;
-} an_slot;
+};
 
-void an_slots_scan(an_engine *e); /* at start, before any other thread */
+an_status an_slots_scan(an_engine *e, an_error *err); /* at start, before any other thread */
 void an_slots_free(an_engine *e);
-an_slot *an_slot_find(const an_engine *e, const char *id, an_kind kind, an_error *err); /* lock */
+an_files *an_files_find(const an_engine *e, const char *id, an_kind kind, an_error *err); /* lock */
 /* AN_NOT_FOUND with the reason if it is broken. Lock. */
-an_status an_slot_serves(const an_slot *s, an_error *err);
-/* The slot's tokenizer 0 or 1. Any thread. */
-an_status an_slot_tokenizer(an_engine *e, an_slot *s, int which, const an_tokenizer **out,
-                            an_error *err);
-/* The slot that a request names; counts a refusal. No lock. */
-an_status an_request_slot(an_engine *e, const char *id, an_kind kind, an_slot **out, an_error *err);
+an_status an_files_serve(const an_files *f, an_error *err);
+/* The model's tokenizer 0 or 1. Any thread. */
+an_status an_files_tokenizer(an_engine *e, an_files *f, int which, const an_tokenizer **out,
+                             an_error *err);
+/* The model that a request names; counts a refusal. No lock. */
+an_status an_request_files(an_engine *e, const char *id, an_kind kind, an_files **out,
+                           an_error *err);
 /* Device thread, without the lock: loads (making room first), sizes the arena, prints the plan. */
-an_status an_slot_load(an_engine *e, an_slot *s, an_error *err);
+an_status an_slot_load(an_unit *u, an_slot *s, an_error *err);
 /* Arena of its lane for a tick of this size; idle models make way. Device thread. */
-an_status an_room_for(an_engine *e, const an_slot *s, size_t scratch, an_error *err);
-/* Unloads the idle model that was not used for longest; false if all are in use. Device thread. */
-bool an_slots_make_way(an_engine *e, const an_slot *keep);
-void an_slot_broken(an_engine *e, an_slot *s, const an_error *why);
-void an_slots_load_defaults(an_engine *e);
-void an_slots_unload(an_engine *e); /* device thread, at its end */
+an_status an_room_for(an_unit *u, const an_slot *s, size_t scratch, an_error *err);
+/* Unloads the idle model of the device that was not used for longest; false if all are in use.
+ * Device thread. */
+bool an_slots_make_way(an_unit *u, const an_slot *keep);
+void an_files_broken(an_engine *e, an_files *f, const an_error *why);
+void an_slots_load_defaults(an_unit *u);
+void an_slots_unload(an_unit *u); /* device thread, at its end */
 
 /* ---------------------------------------------------------------- language models (language.c) */
 
 typedef struct an_plan an_plan;
 /* Pool, prices and buffers of the model just loaded, and what its dearest tick needs. */
-an_status an_language_open(an_engine *e, an_slot *s, an_plan *out, an_error *err);
-void an_language_close(an_engine *e, an_slot *s);
+an_status an_language_open(an_unit *u, an_slot *s, an_plan *out, an_error *err);
+void an_language_close(an_unit *u, an_slot *s);
 /* Positions that one sequence may have; an estimate before the model is loaded. No lock. */
-int64_t an_language_positions(an_engine *e, const an_slot *s);
-/* The slot's tokenizer (NULL: it has none) and ends. Any thread. */
-an_status an_slot_vocab(an_engine *e, an_slot *s, const an_vocab **out, an_error *err);
+int64_t an_language_positions(an_engine *e, const an_files *f);
+/* The model's tokenizer (NULL: it has none) and ends. Any thread. */
+an_status an_files_vocab(an_engine *e, an_files *f, const an_vocab **out, an_error *err);
 void an_tongue_free(an_tongue *t);
 
 /* ---------------------------------------------------------------- prices and memory (memory.c) */
 
 /* What a tick of one model, stage and size costs. */
 typedef struct an_price {
-    const an_slot *slot;
+    const an_files *files; /* the key, down to tokens: devices of one kind have one price */
+    an_slot *slot;         /* of who asked */
     an_stage stage;
     int64_t h, w, tokens; /* latent size; tokens of context, or chunks for TEXT */
     double row_flops;
@@ -88,7 +104,7 @@ typedef struct an_price {
 an_status an_price_get(an_engine *e, an_slot *s, an_stage stage, int64_t h, int64_t w,
                        int64_t tokens, an_price *out, an_error *err);
 /* The same without pricing: false if it is not known. Lock. */
-bool an_price_known(const an_engine *e, const an_slot *s, an_stage stage, int64_t h, int64_t w,
+bool an_price_known(const an_engine *e, const an_files *f, an_stage stage, int64_t h, int64_t w,
                     int64_t tokens, an_price *out);
 void an_price_measured(an_engine *e, const an_price *p, double seconds, int rows); /* lock */
 /* Rows of this kind that fit the arena, 1..most. Device thread. */
@@ -99,18 +115,18 @@ an_status an_picture_scratch(an_engine *e, an_slot *s, int64_t h, int64_t w, siz
 size_t an_picture_state(const an_model_info *i, int64_t h, int64_t w);
 /* Makes the arena of the model's lane at least this large, within the budget. Device thread, while
  * no tick of that lane is in flight. */
-an_status an_arena_reach(an_engine *e, const an_slot *s, size_t bytes, an_error *err);
+an_status an_arena_reach(an_unit *u, const an_slot *s, size_t bytes, an_error *err);
 /* For the arena of the model's lane: beside weights, keys and values, pictures, and other arenas.
  */
-size_t an_budget_left(const an_engine *e, const an_slot *s);
+size_t an_budget_left(const an_unit *u, const an_slot *s);
 /* All arenas back to what the loaded models' default sizes need. No tick is in flight. */
-void an_arena_relax(an_engine *e);
+void an_arena_relax(an_unit *u);
 /* The plan of the model just loaded: what max_batch pictures of its default size need. */
 struct an_plan {
     size_t arena, states;
     int batch, decode_rows;
 };
-an_status an_plan_model(an_engine *e, an_slot *s, an_plan *out, an_error *err);
+an_status an_plan_model(an_unit *u, an_slot *s, an_plan *out, an_error *err);
 
 /* Device blocks of pictures, reused. Device thread. */
 #define AN_POOL 128 /* free blocks kept */
@@ -118,9 +134,9 @@ typedef struct an_block {
     void *data;
     size_t bytes;
 } an_block;
-an_status an_block_take(an_engine *e, size_t bytes, an_block *out, an_error *err);
-void an_block_give(an_engine *e, an_block *b);
-void an_blocks_free(an_engine *e);
+an_status an_block_take(an_unit *u, size_t bytes, an_block *out, an_error *err);
+void an_block_give(an_unit *u, an_block *b);
+void an_blocks_free(an_unit *u);
 size_t an_machine_bytes(void);  /* what this process may use: RAM or the control group's limit */
 size_t an_resident_bytes(void); /* what it uses now */
 
@@ -153,13 +169,12 @@ typedef struct an_text_input {
 
 /* The cached encoding or a new, unready one; a reference. chunks: for zeros, whose input has none.
  */
-an_status an_encoding_get(an_engine *e, an_slot *s, const an_text_input *in, int clip_skip,
+an_status an_encoding_get(an_unit *u, an_slot *s, const an_text_input *in, int clip_skip,
                           int chunks, an_encoding **out, an_error *err);
-void an_encoding_put(an_engine *e, an_encoding *c);
-void an_encodings_drop(an_engine *e, const an_slot *s); /* of a model, NULL = all */
-an_status an_encodings_run(an_engine *e, an_slot *s, an_encoding *const *list, int n,
-                           an_error *err);
-size_t an_encoding_plan(const an_engine *e, const an_model_info *i); /* bytes of one */
+void an_encoding_put(an_unit *u, an_encoding *c);
+void an_encodings_drop(an_unit *u, const an_slot *s); /* of a model, NULL = all */
+an_status an_encodings_run(an_slot *s, an_encoding *const *list, int n, an_error *err);
+size_t an_encoding_plan(const an_unit *u, const an_model_info *i); /* bytes of one */
 
 /* ---------------------------------------------------------------- jobs (job.c, events.c) */
 
@@ -206,7 +221,8 @@ typedef struct an_watcher {
 struct an_job {
     atomic_int refs;
     an_engine *e;
-    an_slot *slot;
+    an_files *files;
+    an_slot *slot; /* lock to change: where it runs. NULL until its first task starts */
     an_task_kind kind;
     /* never change after submit */
     char id[40], client[AN_CLIENT_NAME];
@@ -266,26 +282,27 @@ double an_job_eta(const an_engine *e, const an_job *j); /* lock */
  * thread. On a GPU there is one for each kind of model, and each has a thread that runs its ticks.
  * Whatever belongs to jobs of a kind is touched between the ticks of their track only. */
 typedef struct an_track {
-    an_engine *e;
+    an_unit *unit;
     an_lane *lane;
     size_t arena, arena_base; /* bytes it has; that the loaded models' default sizes need */
     pthread_t thread;
     bool threaded;
     pthread_cond_t go;
-    bool busy;                 /* a tick was started and not ended; device thread, lock to change */
-    bool over, quit;           /* lock: it has run; the thread is to end */
-    void (*run)(an_engine *e); /* of the tick in flight: the device's work */
-    void (*end)(an_engine *e); /* and what becomes of it, on the device thread */
+    bool busy;               /* a tick was started and not ended; device thread, lock to change */
+    bool over, quit;         /* lock: it has run; the thread is to end */
+    void (*run)(an_unit *u); /* of the tick in flight: the device's work */
+    void (*end)(an_unit *u); /* and what becomes of it, on the device thread */
 } an_track;
 
-an_status an_tracks_open(an_engine *e, bool threads, an_error *err);
-void an_tracks_close(an_engine *e);
-an_track *an_track_of(const an_engine *e, const an_slot *s);
-an_lane *an_slot_lane(const an_engine *e, const an_slot *s);
-bool an_track_serves(const an_engine *e, const an_track *k, const an_job *j);
+an_status an_tracks_open(an_unit *u, bool threads, an_error *err);
+void an_tracks_close(an_unit *u);
+an_track *an_track_of(const an_slot *s);
+an_lane *an_slot_lane(const an_slot *s);
+/* The job runs, and on this track. */
+bool an_track_serves(const an_track *k, const an_job *j);
 /* Device thread. Runs and ends a tick, or lets the track's thread run it and an_track_end end it.
  */
-void an_track_start(an_track *k, void (*run)(an_engine *e), void (*end)(an_engine *e));
+void an_track_start(an_track *k, void (*run)(an_unit *u), void (*end)(an_unit *u));
 /* Ends the tick in flight if it has run; false if there was none. Device thread. */
 bool an_track_end(an_track *k);
 
@@ -310,75 +327,116 @@ typedef struct an_tick {
 
 /* One call of the network and one sampler step for the pictures task[0..n-1]; preview[i] is set for
  * the pictures that want one. The denoising loop is this function, called until calls are done. */
-an_status an_diffusion_step(an_engine *e, an_slot *s, an_task *const *task, int n,
-                            uint8_t **preview, an_error *err);
-an_status an_diffusion_start(an_engine *e, an_task *t, an_error *err); /* first noise */
-an_status an_vae_decode_tick(an_engine *e, an_slot *s, an_task *const *task, int n, an_error *err);
-an_status an_vae_encode_tick(an_engine *e, an_slot *s, an_task *const *task, int n, an_error *err);
+an_status an_diffusion_step(an_slot *s, an_task *const *task, int n, uint8_t **preview,
+                            an_error *err);
+an_status an_diffusion_start(an_task *t, an_error *err); /* first noise */
+an_status an_vae_decode_tick(an_slot *s, an_task *const *task, int n, an_error *err);
+an_status an_vae_encode_tick(an_slot *s, an_task *const *task, int n, an_error *err);
 /* Memory of a picture, and back. Device thread. */
-an_status an_task_open(an_engine *e, an_task *t, an_error *err);
-void an_task_close(an_engine *e, an_task *t);
+an_status an_task_open(an_unit *u, an_task *t, an_error *err);
+void an_task_close(an_unit *u, an_task *t);
 an_stage an_task_stage(const an_task *t);
 
 /* sequence.c: pages. A sequence without them waits; it is not in any tick. */
-an_status an_seq_open(an_engine *e, an_task *t, an_error *err);
+an_status an_seq_open(an_task *t, an_error *err);
 void an_seq_close(an_task *t);
 bool an_seq_ready(const an_task *t);
-void an_seqs_place(an_engine *e); /* waiting sequences get pages while there are any */
+void an_seqs_place(an_unit *u); /* waiting sequences get pages while there are any */
 /* Pages for the next token of every sequence of this model that decodes; the least senior ones make
  * way. */
-void an_seqs_extend(an_engine *e, const an_slot *s);
+void an_seqs_extend(an_unit *u, const an_slot *s);
 /* Takes over what others have computed of its prompt meanwhile. */
-void an_seq_catch_up(an_engine *e, an_task *t);
-void an_seq_publish(an_engine *e, an_task *t); /* its full pages can be found from now on */
+void an_seq_catch_up(an_unit *u, an_task *t);
+void an_seq_publish(an_unit *u, an_task *t); /* its full pages can be found from now on */
 
 /* decode.c: one tick of the sequences of the leader's model. */
 typedef struct an_decode an_decode;
 an_decode *an_decode_new(void);
 void an_decode_free(an_decode *d);
-void an_decode_tick(an_engine *e, an_track *k, an_task *leader);
+void an_decode_tick(an_track *k, an_task *leader);
 
 /* preview.c */
 bool an_preview_due(const an_task *t); /* after the call that is about to run */
 /* rgb [h, w, 3] of latents [h, w, c] */
 void an_preview_rgb(const an_slot *s, const float *latent, int64_t pixels, int channels,
                     uint8_t *rgb);
-void an_preview_fit(an_engine *e, an_slot *s); /* the map: the model's own, or fitted now */
+void an_preview_fit(an_unit *u, an_slot *s); /* the map: the model's own, or fitted now */
 
 /* admit.c; device thread, no lock. Of a track, while it is idle: */
-void an_expire(an_engine *e,
-               const an_track *k); /* ends what was cancelled or is late, forgets what is old */
-void an_admit(an_engine *e, const an_track *k); /* starts waiting jobs while there is room */
-void an_job_end(an_engine *e, an_job *j, an_job_state state, const an_error *why);
-void an_task_finished(an_engine *e, an_task *t); /* its picture is there */
+void an_expire(const an_track *k); /* ends what was cancelled or is late, forgets what is old */
+void an_admit(const an_track *k);  /* starts waiting jobs while there is room */
+void an_job_end(an_job *j, an_job_state state, const an_error *why);
+void an_task_finished(an_task *t); /* its picture is there */
 
-/* A call of the device failed with *err. If the device answers no more, all jobs will fail, and
+/* place.c; lock. Where a waiting job is to start: NULL, nowhere yet. */
+an_unit *an_place(an_engine *e, const an_job *j);
+void an_job_bind(an_job *j, an_unit *u);
+void an_job_unbind(an_job *j);                      /* it ended, or may start elsewhere */
+const an_error *an_engine_lost(const an_engine *e); /* why no device is left, or NULL */
+/* A call of the device failed with *err. If the device answers no more, all its jobs will fail, and
  * *err says so. Any thread, no lock. */
-void an_device_failed(an_engine *e, an_error *err);
+void an_device_failed(an_unit *u, an_error *err);
 void *an_device_thread(void *engine);
+
+/* ---------------------------------------------------------------- a device */
+
+/* A device and what is its own: memory, lanes, loaded models, and the jobs that run there. Queue,
+ * prices and fairness are the engine's, one for all devices. Device thread, unless said. */
+struct an_unit {
+    an_engine *e;
+    int index;
+    an_device *device;
+    an_track track[AN_KIND_COUNT];
+    int tracks;
+    size_t memory_bytes; /* the budget; never changes */
+    an_slot *slot;       /* [e->models] */
+
+    /* lock */
+    bool ok;
+    an_error lost;     /* why ok is false */
+    int load[2];       /* pictures, answers of the jobs bound to it */
+    uint64_t unpinned; /* times that somebody was done with a model: memory may be had then */
+    size_t weight_bytes, arena_bytes, block_bytes; /* written by the device thread; all arenas */
+    size_t kv_bytes;                               /* keys and values, and logits; likewise */
+    size_t planned_bytes;                          /* the last plan */
+    uint64_t ticks[AN_STAGE_COUNT], tick_rows[AN_STAGE_COUNT];
+    double busy_s;
+    int seqs_running; /* with pages, after the last tick; likewise the next two */
+    int64_t kv_blocks, kv_blocks_used;
+
+    /* device thread */
+    an_task *run[AN_RUN_MAX]; /* pictures and sequences started and not finished */
+    int run_count;            /* lock to change */
+    int run_texts;            /* of them sequences; lock to change */
+    size_t block_keep;
+    bool freed;             /* since the last look something was given back */
+    an_block pool[AN_POOL]; /* free blocks, the oldest first */
+    int pool_count;
+    an_encoding *encodings;
+    int encoding_count;
+    an_tick tick;
+    an_decode *decode;
+};
 
 /* ---------------------------------------------------------------- the engine */
 
 struct an_engine {
     an_engine_options o;
-    char **dirs; /* copies, as o's strings */
-    an_device *device;
-    an_track track[AN_KIND_COUNT];
-    int tracks;
+    char **dirs;   /* copies, as o's strings */
+    an_unit *unit; /* fixed after the start, as the next four */
+    int units;
     an_dtype dtype;
+    an_files *files;
+    int models;
     pthread_t thread;
     bool thread_runs;
 
-    an_slot *slot; /* fixed after the scan */
-    int slots;
     pthread_mutex_t tok_lock;
 
     pthread_mutex_t lock;
     pthread_cond_t work; /* something for the device thread */
     pthread_cond_t idle; /* the last job ended */
-    bool ready, draining, cancel_all, quit, device_ok, woken;
-    uint64_t unpinned; /* times that somebody was done with a model: memory may be had then */
-    an_error lost;     /* why device_ok is false */
+    bool ready, draining, cancel_all, quit, woken;
     an_clients clients;
     an_queue queue;
     uint64_t age;
@@ -389,40 +447,25 @@ struct an_engine {
     size_t input_bytes; /* uploads of jobs that have not ended */
     an_job *touched;    /* device thread, under the lock */
     uint64_t jobs_done, jobs_failed, jobs_canceled, jobs_refused, images_done;
-    uint64_t ticks[AN_STAGE_COUNT], tick_rows[AN_STAGE_COUNT];
     uint64_t text_hits, text_misses;
-    double busy_s, last_tick, seconds_per_flop;
+    double last_tick, seconds_per_flop;
     an_histogram queue_s, step_s, request_s;
     an_histogram first_token_s, token_s, tick_tokens;
-    int seqs_running; /* with pages, after the last tick; likewise the next two */
-    int64_t kv_blocks, kv_blocks_used;
     uint64_t prompt_tokens, generated_tokens, preemptions, prefix_queries, prefix_hits;
     uint64_t finished_stop, finished_length, finished_abort;
     an_price *price;
     int prices;
     uint64_t price_clock;
-    size_t weight_bytes, arena_bytes, block_bytes; /* written by the device thread; all arenas */
-    size_t kv_bytes;                               /* keys and values, and logits; likewise */
-    size_t planned_bytes, program_bytes; /* the last plan; what the process had before any model */
+    size_t program_bytes; /* what the process had before any model */
 
     /* device thread */
-    an_task *run[AN_RUN_MAX]; /* pictures and sequences started and not finished */
-    int run_count;            /* lock to change */
-    int run_texts;            /* of them sequences */
-    size_t block_keep, block_free_bytes;
-    bool freed;             /* since the last look something was given back */
-    an_block pool[AN_POOL]; /* free blocks, the oldest first */
-    int pool_count;
-    an_encoding *encodings;
-    int encoding_count;
-    an_tick tick;
-    an_decode *decode;
     an_sampler_room sampler[AN_SAMPLERS]; /* threads that draw tokens; as many as there are */
 };
 
-void an_engine_wake(an_engine *e);        /* lock: there is something to do */
-void an_engine_count_pages(an_engine *e); /* device thread: for the stats */
+void an_engine_wake(an_engine *e);    /* lock: there is something to do */
+void an_unit_count_pages(an_unit *u); /* device thread: for the stats */
 void an_hist_init(an_histogram *h);
+void an_hist_init_tokens(an_histogram *h); /* its bounds are counts of tokens */
 void an_hist_add(an_histogram *h, double seconds);
 
 #endif

@@ -48,21 +48,21 @@ static bool take_host(an_task *t)
     return t->host && t->rng && t->pixels;
 }
 
-static an_status take_text(an_engine *e, an_task *t, an_error *err)
+static an_status take_text(an_unit *u, an_task *t, an_error *err)
 {
     const an_job *j = t->job;
     int chunks = j->cond.prompt[0].n_chunks;
-    an_status s = an_encoding_get(e, j->slot, &j->cond, j->clip_skip, chunks, &t->cond, err);
+    an_status s = an_encoding_get(u, j->slot, &j->cond, j->clip_skip, chunks, &t->cond, err);
     if (!s && j->uncond.used)
-        s = an_encoding_get(e, j->slot, &j->uncond, j->clip_skip, chunks, &t->uncond, err);
+        s = an_encoding_get(u, j->slot, &j->uncond, j->clip_skip, chunks, &t->uncond, err);
     return s;
 }
 
-static an_status put_input(an_engine *e, an_task *t, an_error *err)
+static an_status put_input(an_task *t, an_error *err)
 {
     const an_job *j = t->job;
-    if (j->kind == AN_TASK_IMAGE) return an_diffusion_start(e, t, err);
-    an_lane *l = an_slot_lane(e, j->slot);
+    if (j->kind == AN_TASK_IMAGE) return an_diffusion_start(t, err);
+    an_lane *l = an_slot_lane(j->slot);
     an_lane_reset(l);
     if (j->kind == AN_TASK_ENCODE)
         an_upload(l, t->picture, j->image, (size_t)j->width * (size_t)j->height * 3);
@@ -72,27 +72,27 @@ static an_status put_input(an_engine *e, an_task *t, an_error *err)
     return an_lane_status(l, err);
 }
 
-an_status an_task_open(an_engine *e, an_task *t, an_error *err)
+an_status an_task_open(an_unit *u, an_task *t, an_error *err)
 {
-    if (t->job->text) return an_seq_open(e, t, err);
-    an_status s = an_block_take(e, lay_out(t, NULL), &t->block, err);
+    if (t->job->text) return an_seq_open(t, err);
+    an_status s = an_block_take(u, lay_out(t, NULL), &t->block, err);
     if (s) return s;
     lay_out(t, t->block.data);
     if (!take_host(t)) s = an_fail(err, AN_NO_MEMORY, "no memory for a picture");
-    if (!s && t->job->kind == AN_TASK_IMAGE) s = take_text(e, t, err);
-    if (!s) s = put_input(e, t, err);
-    if (s) an_task_close(e, t);
+    if (!s && t->job->kind == AN_TASK_IMAGE) s = take_text(u, t, err);
+    if (!s) s = put_input(t, err);
+    if (s) an_task_close(u, t);
     return s;
 }
 
 /* What the job keeps (pixels, latent, logvar) stays if the picture is done. */
-void an_task_close(an_engine *e, an_task *t)
+void an_task_close(an_unit *u, an_task *t)
 {
     an_seq_close(t);
-    an_encoding_put(e, t->cond);
-    an_encoding_put(e, t->uncond);
+    an_encoding_put(u, t->cond);
+    an_encoding_put(u, t->uncond);
     t->cond = t->uncond = NULL;
-    an_block_give(e, &t->block);
+    an_block_give(u, &t->block);
     free(t->host);
     free(t->rng);
     t->host = NULL;

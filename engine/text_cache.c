@@ -50,19 +50,19 @@ static bool same(const an_encoding *a, const an_encoding *b)
 
 /* ---------------------------------------------------------------- memory */
 
-static void encoding_free(an_engine *e, an_encoding *c)
+static void encoding_free(an_unit *u, an_encoding *c)
 {
     for (int k = 0; k < 2; k++) {
         free(c->ids[k]);
         free(c->weights[k]);
     }
-    an_block_give(e, &c->memory);
+    an_block_give(u, &c->memory);
     free(c);
 }
 
-static void drop_where(an_engine *e, const an_slot *s)
+static void drop_where(an_unit *u, const an_slot *s)
 {
-    an_encoding **p = &e->encodings;
+    an_encoding **p = &u->encodings;
     while (*p) {
         an_encoding *c = *p;
         if (c->refs > 0 || (s && c->slot != s)) {
@@ -70,27 +70,27 @@ static void drop_where(an_engine *e, const an_slot *s)
             continue;
         }
         *p = c->next;
-        e->encoding_count--;
-        encoding_free(e, c);
+        u->encoding_count--;
+        encoding_free(u, c);
     }
 }
 
-void an_encodings_drop(an_engine *e, const an_slot *s)
+void an_encodings_drop(an_unit *u, const an_slot *s)
 {
-    drop_where(e, s);
+    drop_where(u, s);
 }
 
-static void evict(an_engine *e)
+static void evict(an_unit *u)
 {
-    while (e->encoding_count > e->o.text_cache) {
+    while (u->encoding_count > u->e->o.text_cache) {
         an_encoding **victim = NULL;
-        for (an_encoding **p = &e->encodings; *p; p = &(*p)->next)
+        for (an_encoding **p = &u->encodings; *p; p = &(*p)->next)
             if ((*p)->refs == 0 && (!victim || (*p)->last_used < (*victim)->last_used)) victim = p;
         if (!victim) return;
         an_encoding *c = *victim;
         *victim = c->next;
-        e->encoding_count--;
-        encoding_free(e, c);
+        u->encoding_count--;
+        encoding_free(u, c);
     }
 }
 
@@ -99,25 +99,25 @@ static size_t align64(size_t n)
     return (n + 63) & ~(size_t)63;
 }
 
-size_t an_encoding_plan(const an_engine *e, const an_model_info *i)
+size_t an_encoding_plan(const an_unit *u, const an_model_info *i)
 {
-    return align64((size_t)i->chunk_len * (size_t)i->context_dim * an_dtype_size(e->dtype)) +
+    return align64((size_t)i->chunk_len * (size_t)i->context_dim * an_dtype_size(u->e->dtype)) +
            align64((size_t)i->pooled_dim * sizeof(float));
 }
 
-static an_status take_memory(an_engine *e, an_encoding *c, an_error *err)
+static an_status take_memory(an_unit *u, an_encoding *c, an_error *err)
 {
-    const an_model_info *i = &c->slot->entry.info;
-    size_t context = align64(id_count(c) * (size_t)i->context_dim * an_dtype_size(e->dtype));
+    const an_model_info *i = &c->slot->files->entry.info;
+    size_t context = align64(id_count(c) * (size_t)i->context_dim * an_dtype_size(u->e->dtype));
     an_status s =
-        an_block_take(e, context + align64((size_t)i->pooled_dim * sizeof(float)), &c->memory, err);
+        an_block_take(u, context + align64((size_t)i->pooled_dim * sizeof(float)), &c->memory, err);
     if (s) return s;
-    c->context = an_tensor_2d(c->memory.data, e->dtype, (int64_t)id_count(c), i->context_dim);
+    c->context = an_tensor_2d(c->memory.data, u->e->dtype, (int64_t)id_count(c), i->context_dim);
     c->pooled = an_tensor_1d((char *)c->memory.data + context, AN_F32, i->pooled_dim);
     if (!c->zero) return AN_OK;
     void *zeros = calloc(1, c->memory.bytes);
     if (!zeros) return an_fail(err, AN_NO_MEMORY, "no memory for a zero encoding");
-    an_lane *l = an_slot_lane(e, c->slot);
+    an_lane *l = an_slot_lane(c->slot);
     an_upload(l, c->memory.data, zeros, c->memory.bytes);
     an_lane_sync(l);
     free(zeros);
@@ -138,7 +138,7 @@ static an_encoding *key_of(an_slot *s, const an_text_input *in, int clip_skip, i
 {
     an_encoding *c = calloc(1, sizeof *c);
     if (!c) return NULL;
-    const an_model_info *info = &s->entry.info;
+    const an_model_info *info = &s->files->entry.info;
     *c = (an_encoding){.slot = s,
                        .clip_skip = clip_skip > 1 ? clip_skip : 1,
                        .zero = in->zero,
@@ -160,56 +160,56 @@ static an_encoding *key_of(an_slot *s, const an_text_input *in, int clip_skip, i
     return NULL;
 }
 
-an_status an_encoding_get(an_engine *e, an_slot *s, const an_text_input *in, int clip_skip,
+an_status an_encoding_get(an_unit *u, an_slot *s, const an_text_input *in, int clip_skip,
                           int chunks, an_encoding **out, an_error *err)
 {
     an_encoding *c = key_of(s, in, clip_skip, chunks), *hit = NULL;
     *out = NULL;
     if (!c) return an_fail(err, AN_NO_MEMORY, "no memory for a prompt");
-    for (an_encoding *i = e->encodings; i && !hit; i = i->next)
+    for (an_encoding *i = u->encodings; i && !hit; i = i->next)
         if (!i->failed && same(i, c)) hit = i;
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&u->e->lock);
     if (hit)
-        e->text_hits++;
+        u->e->text_hits++;
     else
-        e->text_misses++;
-    pthread_mutex_unlock(&e->lock);
+        u->e->text_misses++;
+    pthread_mutex_unlock(&u->e->lock);
     if (hit) {
-        encoding_free(e, c);
+        encoding_free(u, c);
         c = hit;
     } else {
-        an_status st = take_memory(e, c, err);
+        an_status st = take_memory(u, c, err);
         if (st) {
-            encoding_free(e, c);
+            encoding_free(u, c);
             return st;
         }
-        c->next = e->encodings;
-        e->encodings = c;
-        e->encoding_count++;
+        c->next = u->encodings;
+        u->encodings = c;
+        u->encoding_count++;
     }
     c->refs++;
     c->last_used = an_now_s();
-    evict(e);
+    evict(u);
     *out = c;
     return AN_OK;
 }
 
-void an_encoding_put(an_engine *e, an_encoding *c)
+void an_encoding_put(an_unit *u, an_encoding *c)
 {
     if (!c) return;
     c->refs--;
     c->last_used = an_now_s();
     if (c->refs > 0) return;
     if (c->ready && !c->failed) {
-        evict(e);
+        evict(u);
         return;
     }
     /* One that failed, or was never encoded because its job was cancelled, is of no use. */
-    for (an_encoding **p = &e->encodings; *p; p = &(*p)->next) {
+    for (an_encoding **p = &u->encodings; *p; p = &(*p)->next) {
         if (*p != c) continue;
         *p = c->next;
-        e->encoding_count--;
-        encoding_free(e, c);
+        u->encoding_count--;
+        encoding_free(u, c);
         return;
     }
 }
@@ -232,7 +232,7 @@ static int text_inputs(an_encoding *c, an_named *in, int32_t *clip_skip)
     return n;
 }
 
-an_status an_encodings_run(an_engine *e, an_slot *s, an_encoding *const *list, int n, an_error *err)
+an_status an_encodings_run(an_slot *s, an_encoding *const *list, int n, an_error *err)
 {
     an_row row[AN_BATCH_MAX];
     an_named in[AN_BATCH_MAX][5], out[AN_BATCH_MAX][2];
@@ -241,9 +241,10 @@ an_status an_encodings_run(an_engine *e, an_slot *s, an_encoding *const *list, i
         an_encoding *c = list[i];
         row[i] = (an_row){in[i], text_inputs(c, in[i], &clip_skip[i]), out[i], 1};
         out[i][0] = (an_named){"context", c->context};
-        if (s->entry.info.pooled_dim > 0) out[i][row[i].n_out++] = (an_named){"pooled", c->pooled};
+        if (s->files->entry.info.pooled_dim > 0)
+            out[i][row[i].n_out++] = (an_named){"pooled", c->pooled};
     }
-    an_lane *l = an_slot_lane(e, s);
+    an_lane *l = an_slot_lane(s);
     an_lane_reset(l);
     an_status st = an_model_step(s->model, l, AN_STAGE_TEXT, row, n, err);
     an_lane_sync(l);

@@ -129,14 +129,14 @@ static an_status check_prompt(const an_text_request *r, int vocab, an_error *err
 }
 
 /* What max_tokens comes to: never cut silently, and never a prompt cut to make room. */
-static an_status check_lengths(an_engine *e, const an_slot *s, const an_text_request *r, int *most,
+static an_status check_lengths(an_engine *e, const an_files *f, const an_text_request *r, int *most,
                                an_error *err)
 {
     an_status st = an_check_int("max_tokens", r->max_tokens, 0, e->o.max_tokens, err);
     if (st) return st;
-    int64_t positions = an_language_positions(e, s), want = r->prompt_only ? 0 : r->max_tokens;
-    int context = s->entry.info.context_len > 0 && s->entry.info.context_len < e->o.max_context
-                      ? s->entry.info.context_len
+    int64_t positions = an_language_positions(e, f), want = r->prompt_only ? 0 : r->max_tokens;
+    int context = f->entry.info.context_len > 0 && f->entry.info.context_len < e->o.max_context
+                      ? f->entry.info.context_len
                       : e->o.max_context;
     bool pool = positions < context;
     size_t longest = (size_t)positions - !r->prompt_only; /* room for a token, if one is drawn */
@@ -158,12 +158,12 @@ static an_status check_lengths(an_engine *e, const an_slot *s, const an_text_req
     return an_check_int("min_tokens", r->min_tokens, 0, *most, err);
 }
 
-static an_status check_fields(an_engine *e, const an_slot *s, const an_text_request *r, int n,
+static an_status check_fields(an_engine *e, const an_files *f, const an_text_request *r, int n,
                               const an_vocab *v, int *most, an_error *err)
 {
-    int vocab = s->entry.info.vocab;
+    int vocab = f->entry.info.vocab;
     an_status st = check_prompt(r, vocab, err);
-    if (!st) st = check_lengths(e, s, r, most, err);
+    if (!st) st = check_lengths(e, f, r, most, err);
     if (!st) st = check_sampling(e, r, n, vocab, err);
     if (!st) st = check_stops(e, r, v, vocab, err);
     if (!st) st = an_check_int("logprobs", r->logprobs, -1, e->o.max_top_logprobs, err);
@@ -209,16 +209,16 @@ static bool has_text(const an_vocab *v, const an_text_request *r)
     return any;
 }
 
-static an_status fill(an_engine *e, an_job *j, an_slot *s, const an_text_request *r,
+static an_status fill(an_engine *e, an_job *j, an_files *f, const an_text_request *r,
                       const an_vocab *v, an_error *err)
 {
     an_text_job *x = j->text;
     int most = 0;
-    an_status st = check_fields(e, s, r, j->n, v, &most, err);
+    an_status st = check_fields(e, f, r, j->n, v, &most, err);
     if (st) return st;
-    an_job_describe_model(j, s, r->client);
+    an_job_describe_model(j, f, r->client);
     x->sampling = r->sampling;
-    if (!copy_lists(x, r, &s->tongue)) return an_fail(err, AN_NO_MEMORY, "no memory for a job");
+    if (!copy_lists(x, r, &f->tongue)) return an_fail(err, AN_NO_MEMORY, "no memory for a job");
     st = an_stops_copy(&x->stops, r->stop, r->n_stop, err);
     if (st) return st;
     j->tag = an_strdup(r->tag);
@@ -248,15 +248,15 @@ static an_status fill(an_engine *e, an_job *j, an_slot *s, const an_text_request
 
 an_status an_engine_submit_text(an_engine *e, const an_text_request *r, an_job **out, an_error *err)
 {
-    an_slot *slot = NULL;
+    an_files *files = NULL;
     const an_vocab *v = NULL;
     *out = NULL;
     int n = r->n ? r->n : 1;
-    an_status s = an_request_slot(e, r->model, AN_KIND_TEXT, &slot, err);
+    an_status s = an_request_files(e, r->model, AN_KIND_TEXT, &files, err);
     if (!s) s = an_check_int("n", n, 1, e->o.max_completions, err);
-    if (!s) s = an_slot_vocab(e, slot, &v, err);
+    if (!s) s = an_files_vocab(e, files, &v, err);
     if (s) return s;
     an_job *j = an_job_new(e, AN_TASK_TEXT, n, err);
     if (!j) return AN_NO_MEMORY;
-    return an_job_submit(e, j, fill(e, j, slot, r, v, err), out, err);
+    return an_job_submit(e, j, fill(e, j, files, r, v, err), out, err);
 }

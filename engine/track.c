@@ -7,19 +7,20 @@
 
 #include <stdlib.h>
 
-an_track *an_track_of(const an_engine *e, const an_slot *s)
+an_track *an_track_of(const an_slot *s)
 {
-    return (an_track *)(uintptr_t)&e->track[e->tracks == 1 ? 0 : s->entry.info.kind];
+    an_unit *u = s->unit;
+    return &u->track[u->tracks == 1 ? 0 : s->files->entry.info.kind];
 }
 
-an_lane *an_slot_lane(const an_engine *e, const an_slot *s)
+an_lane *an_slot_lane(const an_slot *s)
 {
-    return an_track_of(e, s)->lane;
+    return an_track_of(s)->lane;
 }
 
-bool an_track_serves(const an_engine *e, const an_track *k, const an_job *j)
+bool an_track_serves(const an_track *k, const an_job *j)
 {
-    return k == an_track_of(e, j->slot);
+    return j->slot && k == an_track_of(j->slot);
 }
 
 /* ---------------------------------------------------------------- a tick */
@@ -27,15 +28,16 @@ bool an_track_serves(const an_engine *e, const an_track *k, const an_job *j)
 static void *track_main(void *arg)
 {
     an_track *k = arg;
-    an_engine *e = k->e;
+    an_unit *u = k->unit;
+    an_engine *e = u->e;
     an_error err = {0};
-    if (an_device_enter(e->device, &err)) an_device_failed(e, &err);
+    if (an_device_enter(u->device, &err)) an_device_failed(u, &err);
     pthread_mutex_lock(&e->lock);
     for (;;) {
         while (!k->quit && !(k->busy && !k->over)) pthread_cond_wait(&k->go, &e->lock);
         if (k->quit) break;
         pthread_mutex_unlock(&e->lock);
-        k->run(e);
+        k->run(u);
         pthread_mutex_lock(&e->lock);
         k->over = true;
         pthread_cond_signal(&e->work);
@@ -44,30 +46,30 @@ static void *track_main(void *arg)
     return NULL;
 }
 
-void an_track_start(an_track *k, void (*run)(an_engine *e), void (*end)(an_engine *e))
+void an_track_start(an_track *k, void (*run)(an_unit *u), void (*end)(an_unit *u))
 {
-    an_engine *e = k->e;
+    an_unit *u = k->unit;
     k->run = run;
     k->end = end;
     if (!k->threaded) {
-        run(e);
-        end(e);
+        run(u);
+        end(u);
         return;
     }
-    pthread_mutex_lock(&e->lock);
+    pthread_mutex_lock(&u->e->lock);
     k->busy = true;
     pthread_cond_signal(&k->go);
-    pthread_mutex_unlock(&e->lock);
+    pthread_mutex_unlock(&u->e->lock);
 }
 
 bool an_track_end(an_track *k)
 {
-    an_engine *e = k->e;
-    pthread_mutex_lock(&e->lock);
+    an_unit *u = k->unit;
+    pthread_mutex_lock(&u->e->lock);
     const bool over = k->over;
     if (over) k->busy = k->over = false;
-    pthread_mutex_unlock(&e->lock);
-    if (over) k->end(e);
+    pthread_mutex_unlock(&u->e->lock);
+    if (over) k->end(u);
     return over;
 }
 
@@ -81,33 +83,34 @@ static an_status start_thread(an_track *k, an_error *err)
     return AN_OK;
 }
 
-an_status an_tracks_open(an_engine *e, bool threads, an_error *err)
+an_status an_tracks_open(an_unit *u, bool threads, an_error *err)
 {
-    const int n = an_device_lanes(e->device);
-    an_status s = AN_OK;
-    e->tracks = n < AN_KIND_COUNT ? n : AN_KIND_COUNT;
-    for (int i = 0; i < e->tracks && !s; i++) {
-        an_track *k = &e->track[i];
-        k->e = e;
+    const int n = an_device_lanes(u->device);
+    an_status s = an_device_enter(u->device, err);
+    u->tracks = n < AN_KIND_COUNT ? n : AN_KIND_COUNT;
+    for (int i = 0; i < u->tracks && !s; i++) {
+        an_track *k = &u->track[i];
+        k->unit = u;
         /* A token is a moment's work and somebody waits for it; a step of pictures is long. */
         if (i == AN_KIND_TEXT)
-            s = an_lane_open_urgent(e->device, 0, &k->lane, err);
+            s = an_lane_open_urgent(u->device, 0, &k->lane, err);
         else
-            s = an_lane_open(e->device, 0, &k->lane, err);
-        if (!s && threads && e->tracks > 1) s = start_thread(k, err);
+            s = an_lane_open(u->device, 0, &k->lane, err);
+        if (!s && threads && u->tracks > 1) s = start_thread(k, err);
     }
     return s;
 }
 
-void an_tracks_close(an_engine *e)
+void an_tracks_close(an_unit *u)
 {
-    for (int i = 0; i < e->tracks; i++) {
-        an_track *k = &e->track[i];
+    an_device_enter(u->device, NULL);
+    for (int i = 0; i < u->tracks; i++) {
+        an_track *k = &u->track[i];
         if (k->threaded) {
-            pthread_mutex_lock(&e->lock);
+            pthread_mutex_lock(&u->e->lock);
             k->quit = true;
             pthread_cond_signal(&k->go);
-            pthread_mutex_unlock(&e->lock);
+            pthread_mutex_unlock(&u->e->lock);
             pthread_join(k->thread, NULL);
         }
         an_lane_close(k->lane);

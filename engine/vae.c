@@ -2,9 +2,9 @@
  * that is the model's business.) */
 #include "state.h"
 
-an_status an_vae_decode_tick(an_engine *e, an_slot *s, an_task *const *task, int n, an_error *err)
+an_status an_vae_decode_tick(an_slot *s, an_task *const *task, int n, an_error *err)
 {
-    an_lane *l = an_slot_lane(e, s);
+    an_lane *l = an_slot_lane(s);
     an_row row[AN_BATCH_MAX];
     an_named in[AN_BATCH_MAX], out[AN_BATCH_MAX];
     for (int i = 0; i < n; i++) {
@@ -37,12 +37,12 @@ static void collect_latent(an_lane *l, an_task *t, const float *device, float sc
             out[k * pixels + p] = (t->host[p * c + k] - shift) * scale;
 }
 
-an_status an_vae_encode_tick(an_engine *e, an_slot *s, an_task *const *task, int n, an_error *err)
+an_status an_vae_encode_tick(an_slot *s, an_task *const *task, int n, an_error *err)
 {
-    an_lane *l = an_slot_lane(e, s);
+    an_lane *l = an_slot_lane(s);
     an_row row[AN_BATCH_MAX];
     an_named in[AN_BATCH_MAX], out[AN_BATCH_MAX][2];
-    const an_model_info *info = &s->entry.info;
+    const an_model_info *info = &s->files->entry.info;
     for (int i = 0; i < n; i++) {
         const an_job *j = task[i]->job;
         in[i] = (an_named){"image", an_tensor_3d(task[i]->picture, AN_U8, j->height, j->width, 3)};

@@ -12,6 +12,7 @@ typedef struct an_backend {
      * nobody above ops.h can tell. None is called for a counting lane. */
     an_status (*open)(an_device *d, const char *which, an_error *err); /* description, d->gpu */
     void (*close)(an_device *d);
+    int (*count)(void); /* devices of this kind that can be named, kind:0 and on */
     an_status (*enter)(an_device *d, an_error *err); /* before ops: this thread's device is d */
     an_status (*alloc)(an_device *d, size_t bytes, void **out, an_error *err);
     size_t (*free)(an_device *d, void *p); /* how many bytes it had */

@@ -103,15 +103,13 @@ static an_status choose_backend(const char *name, const an_backend **out, an_err
     *out = NULL;
     if (is_auto(name)) return AN_OK;
     if (strchr(name, ','))
-        return an_fail_param(err, AN_INVALID, "device",
-                             "device '%s': a server has one device; start one for each GPU, on "
-                             "ports of their own",
+        return an_fail_param(err, AN_INVALID, "device", "device '%s': one device is wanted here",
                              name);
     if (strcmp(name, "cpu") == 0)
         *out = &an_backend_cpu;
     else if (strcmp(name, "ref") == 0)
         *out = &an_backend_ref;
-    else if (strcmp(name, "simt") == 0)
+    else if (names(name, "simt"))
         *out = &an_simt_backend;
     else if (names(name, "cuda"))
         *out = an_backend_gpu();

@@ -20,7 +20,8 @@ typedef struct an_options {
     char cors_origin[256]; /* "" = no CORS headers */
     char public_url[512];  /* prefix of result links; "" = from the Host header */
     /* how */
-    char device[32], isa[32], gemm[32], dtype[16], log_level[16];
+    char device[512]; /* or several, with commas between */
+    char isa[32], gemm[32], dtype[16], log_level[16];
     int threads;
     an_engine_options engine; /* max_queue, max_batch, ... */
     /* HTTP limits */

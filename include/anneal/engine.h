@@ -69,7 +69,8 @@ typedef struct an_model_entry {
     bool ok, loaded, is_default;
     char error[512];         /* why it cannot be served */
     double created;          /* unix time of the files */
-    size_t device_bytes;     /* when loaded */
+    int devices;             /* that have it loaded */
+    size_t device_bytes;     /* when loaded, on all of them */
 } an_model_entry;
 int an_engine_model_count(const an_engine *e);
 bool an_engine_model_at(const an_engine *e, int i, an_model_entry *out);
@@ -347,5 +348,20 @@ typedef struct an_engine_stats {
     an_histogram first_token_s, token_s, tick_tokens;
 } an_engine_stats;
 void an_engine_get_stats(an_engine *e, an_engine_stats *out);
+
+/* One of the devices that serve the queue. */
+typedef struct an_device_stats {
+    char name[32];           /* "cuda:1", "cpu" */
+    char description[512];
+    bool ok;
+    char error[sizeof((an_error *)0)->message]; /* if it is not ok: "device lost: ..." */
+    int models;              /* loaded on it */
+    int running_rows;        /* pictures and answers started and not finished there */
+    uint64_t ticks, rows;
+    double busy_s;
+    size_t memory_bytes, used_bytes; /* its budget; weights, arenas, pictures, keys and values */
+} an_device_stats;
+int an_engine_device_count(const an_engine *e);
+void an_engine_device_at(an_engine *e, int i, an_device_stats *out); /* i: 0 .. count - 1 */
 
 #endif

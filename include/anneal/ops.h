@@ -29,6 +29,10 @@ typedef struct an_device_options {
 } an_device_options;
 
 an_status an_device_open(const an_device_options *o, an_device **out, an_error *err);
+/* The devices of a list: names with commas between ("cuda:0,cuda:1"), or "cuda:all"; all of one
+ * kind. The same name twice opens it twice. out[0 .. *n - 1], at most `most`; on failure none. */
+an_status an_devices_open(const an_device_options *o, an_device **out, int most, int *n,
+                          an_error *err);
 void an_device_close(an_device *d);
 const char *an_device_name(const an_device *d);        /* "cpu" */
 const char *an_device_description(const an_device *d); /* "cpu: 2 threads, avx2 ..., and why" */

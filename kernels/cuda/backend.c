@@ -5,6 +5,7 @@ const an_backend GPU(backend) = {
     .name = GPU_NAME,
     .open = GPU(open),
     .close = GPU(close),
+    .count = GPU(count),
     .enter = GPU(enter),
     .alloc = GPU(alloc),
     .free = GPU(free),

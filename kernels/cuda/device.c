@@ -130,6 +130,12 @@ an_status GPU(open)(an_device *d, const char *which, an_error *err)
     return s;
 }
 
+int GPU(count)(void)
+{
+    int n = 0;
+    return cudaGetDeviceCount(&n) ? 0 : n;
+}
+
 void GPU(close)(an_device *d)
 {
     gpu_device *g = d->gpu;

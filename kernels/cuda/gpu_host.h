@@ -157,6 +157,7 @@ an_status GPU(image_in_op)(an_lane *l, const an_tensor *x, const an_tensor *y);
 /* device.c, memory.c, lane.c: the hooks of backend.h */
 an_status GPU(open)(an_device *d, const char *which, an_error *err);
 void GPU(close)(an_device *d);
+int GPU(count)(void);
 an_status GPU(lane_open)(an_lane *l, an_error *err);
 void GPU(lane_close)(an_lane *l);
 an_status GPU(enter)(an_device *d, an_error *err);

@@ -45,7 +45,7 @@ static fake *fake_of(an_claim *c)
 static void start_some(world *w)
 {
     while (w->running < w->places) {
-        an_claim *c = an_queue_best(&w->queue, 0, false);
+        an_claim *c = an_queue_best(&w->queue, 0, false, NULL, NULL);
         if (!c) return;
         an_queue_remove(&w->queue, c);
         fake_of(c)->running = true;
@@ -126,12 +126,12 @@ TEST(newcomers_have_places_of_their_own)
     an_claim b = {.client = an_clients_enter(&c, "b"), .age = 2};
     an_queue_push(&q, &a);
     an_queue_push(&q, &b);
-    CHECK(an_queue_best(&q, 0, false) == &a);
+    CHECK(an_queue_best(&q, 0, false, NULL, NULL) == &a);
     a.client->pictures = 16;
-    CHECK(an_queue_best(&q, 0, true) == &b);  /* only who has nothing running */
-    CHECK(an_queue_best(&q, 0, false) == &b); /* and fewer pictures go first anyway */
+    CHECK(an_queue_best(&q, 0, true, NULL, NULL) == &b);  /* only who has nothing running */
+    CHECK(an_queue_best(&q, 0, false, NULL, NULL) == &b); /* and fewer pictures go first anyway */
     b.client->pictures = 1;
-    CHECK(an_queue_best(&q, 0, true) == NULL);
+    CHECK(an_queue_best(&q, 0, true, NULL, NULL) == NULL);
     an_clients_free(&c);
 }
 
