@@ -44,6 +44,8 @@ set(gencode "-gencode=arch=compute_80,code=compute_80")
 foreach(arch ${ANNEAL_CUDA_ARCHS})
   list(APPEND gencode "-gencode=arch=compute_${arch},code=sm_${arch}")
 endforeach()
+# wgmma and TMA (cuda/hopper.cuh) are of sm_90a and of nothing else.
+set(AN_HOPPER_GENCODE "-gencode=arch=compute_90a,code=sm_90a")
 set(AN_CUDA_OBJECTS)
 set(AN_CUDA_LOGS)
 foreach(src ${AN_GPU_KERNELS})

@@ -3,7 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include "simt.h"
+#include "hopper.h"
 #include "sanitize.h"
 
 namespace simt
@@ -34,10 +34,6 @@ void barrier_once(int id, uint32_t count, Where at)
 {
     State &s = state;
     Thread *t = s.cur;
-    if (id < 0 || id >= N_BARRIERS || count == 0 || count > s.n_threads ||
-        (count % 32 && count != s.n_threads))
-        fail("barrier %d of %u threads at %s:%d: the block has %u threads, ids are 0 to %d\n", id,
-             count, at.file, at.line, s.n_threads, N_BARRIERS - 1);
     Barrier &b = s.barriers[id];
     if (b.arrived == 0) {
         b.at = at;
@@ -67,12 +63,22 @@ void barrier_once(int id, uint32_t count, Where at)
     if (options.order != ORDER_SEQ) yield();
 }
 
+void warpgroup_meets(uint32_t group, Where at)
+{
+    barrier_once(N_BARRIERS + (int)group, 128, at);
+}
+
 void barrier(int id, uint32_t count, Where at)
 {
+    const State &s = state;
+    if (id < 0 || id >= N_BARRIERS || count == 0 || count > s.n_threads ||
+        (count % 32 && count != s.n_threads))
+        fail("barrier %d of %u threads at %s:%d: the block has %u threads, ids are 0 to %d\n", id,
+             count, at.file, at.line, s.n_threads, N_BARRIERS - 1);
 #ifdef SIMT_TSAN
     /* All release, all acquire, and only then may anyone go on: else a thread that is late to
      * acquire would pick up what an early one did after the barrier, and hide a race. */
-    uint64_t *sync = &state.barriers[id & (N_BARRIERS - 1)].sync;
+    uint64_t *sync = &state.barriers[id].sync;
     SIMT_RELEASE(sync);
     barrier_once(id, count, at);
     SIMT_ACQUIRE(sync);
@@ -86,6 +92,7 @@ void exit_thread(void)
     Thread *t = s.cur;
     if (t->n_copies)
         fail("thread (%u,%u,%u) exited with cp.async copies not waited for\n", SIMT_TID(t));
+    wgmma_exit_check(t);
     Warp &w = s.warps[t->warp];
     t->state = EXITED;
     s.live--;
@@ -159,7 +166,8 @@ static void begin(void)
     s.n_ready = (n + 63) / 64;
     memset(s.ready, 0, sizeof s.ready);
     memset(s.warps, 0, sizeof s.warps);
-    for (int i = 0; i < N_BARRIERS; i++) s.barriers[i].arrived = 0;
+    for (Barrier &b : s.barriers) b.arrived = 0;
+    hopper_begin();
     /* A float, half or bf16 that is read before it is written is a NaN. */
     if (s.dyn) memset(s.dyn, 0xff, s.dyn_bytes);
     poison_static_shared();
@@ -180,6 +188,7 @@ static void begin(void)
         t->fiber = nullptr;
         t->n_copies = 0;
         t->open_group = 0;
+        wgmma_begin(t);
         s.warps[i / 32].alive |= 1u << (i % 32);
         set_ready(t);
     }
@@ -224,6 +233,7 @@ void run_block(void)
         tell_deadlock();
         break;
     }
+    hopper_end();
     if (s.failed) fibers_reset();
     SIMT_ACQUIRE(&s.done_sync);
 }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "simt.h"
+#include "hopper.h"
 #include "sanitize.h"
 
 namespace simt
@@ -32,7 +32,11 @@ static void state_free(void *)
 {
     State &s = state;
     fibers_free();
-    for (int i = 0; s.threads && i < MAX_THREADS; i++) free(s.threads[i].copies);
+    for (int i = 0; s.threads && i < MAX_THREADS; i++) {
+        free(s.threads[i].copies);
+        free(s.threads[i].wgmma);
+    }
+    hopper_free();
     free(s.threads);
     if (s.dyn_base) SIMT_UNPOISON(s.dyn_base, SHARED_MOST + CANARY);
     free(s.dyn_base);
@@ -41,7 +45,10 @@ static void state_free(void *)
 }
 
 static pthread_key_t ending;
-static void ending_make(void) { pthread_key_create(&ending, state_free); }
+static void ending_make(void)
+{
+    pthread_key_create(&ending, state_free);
+}
 
 static bool prepare_state(const Launch *l)
 {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "include/cuda_fp16.h"
+#include "hopper.h"
 #include "matrix.h"
 #include "sanitize.h"
 
@@ -60,6 +61,7 @@ void cp_async_wait(uint32_t keep)
         for (uint32_t b = 0; b < c.bytes; b += 4)
             *(uint32_t *)((char *)c.dst + b) =
                 b < c.src_bytes ? *(const uint32_t *)((const char *)c.src + b) : 0;
+        shared_wrote(c.dst, c.bytes);
     }
     t->n_copies = left;
 }
@@ -146,7 +148,6 @@ template <Kind K> static inline void unpack(uint32_t v, float *low, float *high)
 
 typedef float Tile[16][8];
 
-/* d += a * b, each element one chain over k from 0 to 15. */
 #define SIMT_MULTIPLY                                                                              \
     for (int r = 0; r < 16; r++)                                                                   \
         for (int k = 0; k < 16; k++)                                                               \
@@ -183,11 +184,22 @@ static Multiply choose_multiply(void)
     return multiply_any;
 }
 
-template <Kind K> static void mma_fn(Thread **lane, uint32_t mask)
+static Multiply chosen_multiply(void)
 {
     static Multiply chosen; /* the same whoever writes it */
     Multiply multiply = __atomic_load_n(&chosen, __ATOMIC_RELAXED);
     if (!multiply) __atomic_store_n(&chosen, multiply = choose_multiply(), __ATOMIC_RELAXED);
+    return multiply;
+}
+
+void multiply_16x8(float (*d)[8], const float (*a)[16], const float (*b)[8])
+{
+    chosen_multiply()(d, a, b);
+}
+
+template <Kind K> static void mma_fn(Thread **lane, uint32_t mask)
+{
+    const Multiply multiply = chosen_multiply();
     whole_warp(lane, mask, "mma.sync");
     const int m = ((const MmaIn *)lane[0]->in)->m, n = ((const MmaIn *)lane[0]->in)->n;
     enum { MOST = 16 };

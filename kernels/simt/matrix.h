@@ -13,6 +13,9 @@ void cp_async(void *dst, const void *src, uint32_t bytes, uint32_t src_bytes, Wh
 void cp_async_commit(void);
 void cp_async_wait(uint32_t keep);
 
+/* d += a * b, each element one chain over k from 0 to 15. */
+void multiply_16x8(float (*d)[8], const float (*a)[16], const float (*b)[8]);
+
 /* n of ldmatrix.x4 in one go: r is [n][4], row[i] this lane's address for the i-th. */
 void ldmatrix_x4(uint32_t *r, const void *const *row, int n, bool transposed, Where at);
 void ldmatrix_x2(uint32_t *r, const void *row, bool transposed, Where at);

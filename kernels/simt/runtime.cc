@@ -8,7 +8,7 @@
 namespace simt
 {
 
-Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false, 0};
+Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false, false, 80, 0};
 cudaError_t sticky = cudaSuccess;
 char sticky_text[2048];
 static __thread cudaError_t last_error;
@@ -48,6 +48,10 @@ static bool set_option(const char *name, const char *v)
         options.guard = n != 0;
     else if (strcmp(name, "now") == 0)
         options.now = n != 0;
+    else if (strcmp(name, "cc") == 0 && (n == 80 || n == 90))
+        options.capability = (int)n;
+    else if (strcmp(name, "faulty") == 0)
+        options.faulty = n != 0;
     else if (strcmp(name, "fail") == 0)
         options.fail = n;
     else
@@ -107,7 +111,12 @@ cudaError_t note(cudaError_t e)
 
 /* ---------------------------------------------------------------- launches */
 
-enum { SHARED_PLAIN = 48 << 10, SHARED_MOST = 163 << 10, N_KERNELS = 1024 };
+enum { SHARED_PLAIN = 48 << 10, N_KERNELS = 1024 };
+
+static int shared_most(void)
+{
+    return (options.capability < 90 ? 163 : 227) << 10;
+}
 
 /* Kernels that asked for more than the plain 48 KB: open addressing by address. */
 static struct {
@@ -176,7 +185,7 @@ int simt_configure(const char *text)
 cudaError_t simt_func_set_shared(const void *kernel, int bytes)
 {
     Locked locked;
-    if (bytes < 0 || bytes > SHARED_MOST) return note(cudaErrorInvalidValue);
+    if (bytes < 0 || bytes > shared_most()) return note(cudaErrorInvalidValue);
     int *to = big_of(kernel, true);
     if (!to) return note(cudaErrorMemoryAllocation);
     *to = bytes;
@@ -282,16 +291,16 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
         *value = SHARED_PLAIN;
         return note(cudaSuccess);
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-        *value = SHARED_MOST;
+        *value = shared_most();
         return note(cudaSuccess);
     case cudaDevAttrMultiProcessorCount:
         *value = 4;
         return note(cudaSuccess);
     case cudaDevAttrComputeCapabilityMajor:
-        *value = 8;
+        *value = options.capability / 10;
         return note(cudaSuccess);
     case cudaDevAttrComputeCapabilityMinor:
-        *value = 0;
+        *value = options.capability % 10;
         return note(cudaSuccess);
     case cudaDevAttrMemoryPoolsSupported:
         *value = 1;
@@ -307,8 +316,9 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
     snprintf(p->name, sizeof p->name, "CUDA threads as fibers on the CPU");
     p->totalGlobalMem = options.memory;
     p->sharedMemPerBlock = SHARED_PLAIN;
-    p->sharedMemPerBlockOptin = SHARED_MOST;
-    p->major = 8;
+    p->sharedMemPerBlockOptin = (size_t)shared_most();
+    p->major = options.capability / 10;
+    p->minor = options.capability % 10;
     p->multiProcessorCount = 4;
     p->warpSize = 32;
     p->maxThreadsPerBlock = MAX_THREADS;

@@ -10,6 +10,8 @@
  *   warp.cc     warp collectives: shuffles, votes
  *   grid.cc     all blocks of a launch, on one or several threads of the machine
  *   matrix.cc   asynchronous copies, ldmatrix, mma
+ *   hopper.cc   mbarriers, copies of tiles, the two ways to shared memory
+ *   wgmma.cc    products of four warps
  *   stream.cc memory.cc event.cc graph.cc runtime.cc   CUDA's runtime API
  *
  * Everything here is plain C in spirit: no exceptions, no run-time type information, nothing of
@@ -50,11 +52,14 @@ struct Where {
 enum {
     MAX_THREADS = 1024, /* of a block */
     MAX_WARPS = 32,
-    N_BARRIERS = 16, /* bar.sync 0..15 */
+    N_BARRIERS = 16,                  /* bar.sync 0..15 */
+    N_WARPGROUPS = MAX_THREADS / 128, /* each has a barrier behind those */
 };
 
 struct Thread;
 struct Fiber;
+struct Hopper;
+struct Wgmma;
 
 /* A warp collective: run once, by the last lane that arrives. lane[i] is NULL where i is not in the
  * mask; in and out of each lane are what it handed over. */
@@ -83,6 +88,7 @@ struct Thread {
     Fiber *fiber; /* NULL until it first runs */
     AsyncCopy *copies;
     uint32_t n_copies, cap_copies, open_group;
+    Wgmma *wgmma; /* NULL until it first uses any */
 };
 
 struct Warp {
@@ -107,7 +113,8 @@ struct State {
     uint64_t ready[MAX_THREADS / 64]; /* a bit a thread */
     uint32_t n_ready;                 /* words of it in use */
     Warp warps[MAX_WARPS];
-    Barrier barriers[N_BARRIERS];
+    Barrier barriers[N_BARRIERS + N_WARPGROUPS];
+    Hopper *hopper; /* NULL until a kernel has an mbarrier */
     void (*body)(const void *);
     const void *args;
     uint64_t rng;
@@ -132,8 +139,9 @@ struct Options {
     uint64_t seed;
     int threads;
     size_t memory;
-    bool guard, now;
-    size_t fail; /* launches until one fails, 0 = none will */
+    bool guard, now, faulty;
+    int capability; /* 80, 90 */
+    size_t fail;    /* launches until one fails, 0 = none will */
 };
 extern Options options;
 
@@ -159,6 +167,8 @@ void exit_thread(void);
 void barrier(int id, uint32_t count, Where at);
 /* The same, but not a happens-before edge for ThreadSanitizer. */
 void barrier_once(int id, uint32_t count, Where at);
+/* So meet the four warps of a warpgroup. */
+void warpgroup_meets(uint32_t group, Where at);
 
 /* ---- warp.cc ---- */
 void collective(uint32_t mask, WarpFn fn, const void *in, void *out, Where at);

@@ -1,24 +1,34 @@
 # The wrappers of kernels/cuda/gpu.cuh against a model, and the rehearsal of what a GPU machine runs.
 set(AN_WRAPPER_DEFS AN_GPU_PREFIX=an_simt_ _GNU_SOURCE)
-add_library(gpu_wrappers_simt OBJECT ${CMAKE_CURRENT_SOURCE_DIR}/gpu/wrappers.cu)
-set_source_files_properties(${CMAKE_CURRENT_SOURCE_DIR}/gpu/wrappers.cu PROPERTIES LANGUAGE CXX)
+set(sources wrappers wrappers_hopper)
+list(TRANSFORM sources PREPEND ${CMAKE_CURRENT_SOURCE_DIR}/gpu/ OUTPUT_VARIABLE kernels)
+list(TRANSFORM kernels APPEND .cu)
+add_library(gpu_wrappers_simt OBJECT ${kernels})
+set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX)
 target_compile_definitions(gpu_wrappers_simt PRIVATE ${AN_WRAPPER_DEFS})
 target_compile_options(gpu_wrappers_simt PRIVATE $<TARGET_PROPERTY:an_gpu_simt,COMPILE_OPTIONS>)
 target_include_directories(gpu_wrappers_simt PRIVATE ${CMAKE_SOURCE_DIR}/kernels
                            $<TARGET_PROPERTY:an_gpu_simt,INCLUDE_DIRECTORIES>)
-add_executable(gpu_wrappers gpu/wrappers.c gpu/wrappers_model.c $<TARGET_OBJECTS:gpu_wrappers_simt>)
+add_executable(gpu_wrappers gpu/wrappers.c gpu/wrappers_model.c gpu/wrappers_hopper_model.c
+               $<TARGET_OBJECTS:gpu_wrappers_simt>)
 target_link_libraries(gpu_wrappers PRIVATE an_kernels)
 set_target_properties(gpu_wrappers PROPERTIES LINKER_LANGUAGE C)
 if(AN_NVCC_FOUND) # the same on a GPU, in the same binary
-  set(obj ${CMAKE_BINARY_DIR}/cuda/wrappers.o)
-  add_custom_command(OUTPUT ${obj} VERBATIM
-    COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
-    COMMAND ${AN_NVCC} -std=c++17 -O3 ${gencode} -DAN_GPU_PREFIX=an_cuda_ -Xcompiler=-fPIE,-fno-exceptions,-fno-threadsafe-statics
-      -I${CMAKE_SOURCE_DIR}/include -I${CMAKE_SOURCE_DIR}/kernels -I${CMAKE_SOURCE_DIR}/kernels/cuda
-      -MD -MF ${obj}.d -c ${CMAKE_CURRENT_SOURCE_DIR}/gpu/wrappers.cu -o ${obj}
-    DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/gpu/wrappers.cu DEPFILE ${obj}.d
-    COMMENT "Compiling tests/gpu/wrappers.cu for GPUs")
-  target_sources(gpu_wrappers PRIVATE ${obj})
+  foreach(name ${sources})
+    set(obj ${CMAKE_BINARY_DIR}/cuda/${name}.o)
+    set(archs ${gencode})
+    if(name MATCHES hopper)
+      set(archs ${AN_HOPPER_GENCODE})
+    endif()
+    add_custom_command(OUTPUT ${obj} VERBATIM
+      COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
+      COMMAND ${AN_NVCC} -std=c++17 -O3 ${archs} -DAN_GPU_PREFIX=an_cuda_ -Xcompiler=-fPIE,-fno-exceptions,-fno-threadsafe-statics
+        -I${CMAKE_SOURCE_DIR}/include -I${CMAKE_SOURCE_DIR}/kernels -I${CMAKE_SOURCE_DIR}/kernels/cuda
+        -MD -MF ${obj}.d -c ${CMAKE_CURRENT_SOURCE_DIR}/gpu/${name}.cu -o ${obj}
+      DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/gpu/${name}.cu DEPFILE ${obj}.d
+      COMMENT "Compiling tests/gpu/${name}.cu for GPUs")
+    target_sources(gpu_wrappers PRIVATE ${obj})
+  endforeach()
 endif()
 add_test(NAME gpu_wrappers COMMAND gpu_wrappers
          --vectors ${CMAKE_CURRENT_SOURCE_DIR}/golden/gpu_wrappers.txt)

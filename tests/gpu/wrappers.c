@@ -1,5 +1,5 @@
-/* wrappers.c: every wrapper of kernels/cuda/gpu.cuh, and the functions of CUDA that kernels stand
- * on, against a model in plain C and against what a GPU once answered.
+/* wrappers.c: every wrapper of kernels/cuda/gpu.cuh and hopper.cuh, and the functions of CUDA that
+ * kernels stand on, against a model in plain C and against what a GPU once answered.
  *
  *   gpu_wrappers [--device simt|cuda] [--vectors FILE] [--write FILE]
  *
@@ -21,7 +21,7 @@
 
 int simt_configure(const char *options); /* kernels/simt/include/cuda_runtime_api.h */
 
-enum { MOST_WORDS = 96 * 40 };
+enum { MOST_WORDS = 128 * 112 };
 
 static int failures, comparisons;
 
@@ -222,11 +222,13 @@ int main(int argc, char **argv)
     }
     wrapper_fn *device = an_simt_wrapper;
     wrapper_describe_fn *describe = an_simt_wrapper_describe;
+    wrapper_has_hopper_fn *has_hopper = an_simt_wrapper_has_hopper;
     char text[512];
     if (!strcmp(o.device, "cuda")) {
 #ifdef AN_CUDA
         device = an_cuda_wrapper;
         describe = an_cuda_wrapper_describe;
+        has_hopper = an_cuda_wrapper_has_hopper;
 #else
         fprintf(stderr, "gpu_wrappers: this build has no CUDA (ANNEAL_CUDA=on builds it)\n");
         return 1;
@@ -246,7 +248,12 @@ int main(int argc, char **argv)
     }
     if (f) write_header(f, describe);
     for (int i = 0; i < n_wrapper_cases; i++) check_case(&o, &wrapper_cases[i], device, f);
+    if (has_hopper())
+        for (int i = 0; i < n_hopper_cases; i++) check_case(&o, &hopper_cases[i], device, f);
+    else
+        printf("%d cases are left to a GPU of compute capability 9.0\n", n_hopper_cases);
     if (f && fclose(f)) failures++;
-    printf("%d cases, %d comparisons, %d failed\n", n_wrapper_cases, comparisons, failures);
+    printf("%d cases, %d comparisons, %d failed\n", n_wrapper_cases + n_hopper_cases, comparisons,
+           failures);
     return failures != 0;
 }

@@ -330,11 +330,11 @@ static const struct {
     int threads, in, out;
 } shape[] = {
 #define X(name, threads, in, out) {threads, in, out},
-    WRAPPERS(X)
+    WRAPPERS(X) HOPPER_WRAPPERS(X)
 #undef X
 };
 
-static void launch(int which, const uint32_t *in, uint32_t *out)
+static cudaError_t launch(int which, const uint32_t *in, uint32_t *out)
 {
     switch (which) {
 #define X(name, threads, n_in, n_out)                                                              \
@@ -343,7 +343,16 @@ static void launch(int which, const uint32_t *in, uint32_t *out)
         break;
         WRAPPERS(X)
 #undef X
+    default:
+        return (cudaError_t)GPU(wrapper_hopper)(which, in, out);
     }
+    return cudaGetLastError();
+}
+
+extern "C" int GPU(wrapper_has_hopper)(void)
+{
+    struct cudaDeviceProp p;
+    return GPU_EMULATED || (!cudaGetDeviceProperties(&p, 0) && p.major == 9 && p.minor == 0);
 }
 
 extern "C" int GPU(wrapper)(int which, const uint32_t *in, uint32_t *out, char *error, size_t size)
@@ -355,10 +364,7 @@ extern "C" int GPU(wrapper)(int which, const uint32_t *in, uint32_t *out, char *
     if (!e) e = cudaMalloc((void **)&d_out, n_out);
     if (!e) e = cudaMemcpy(d_in, in, n_in, cudaMemcpyHostToDevice);
     if (!e) e = cudaMemset(d_out, 0xee, n_out);
-    if (!e) {
-        launch(which, d_in, d_out);
-        e = cudaGetLastError();
-    }
+    if (!e) e = launch(which, d_in, d_out);
     if (!e) e = cudaMemcpy(out, d_out, n_out, cudaMemcpyDeviceToHost);
     cudaFree(d_in);
     cudaFree(d_out);

@@ -36,8 +36,16 @@
     X(approximate, 64, 1, 6)                                                                       \
     X(atomics, 64, 2, 5)
 
+/* Those of kernels/cuda/hopper.cuh, for compute capability 9.0 alone: wrappers_hopper.cu. */
+#define HOPPER_WRAPPERS(X)                                                                         \
+    X(mbarrier, 128, 5, 5)                                                                         \
+    X(tma_tile, 128, 30, 32)                                                                       \
+    X(wgmma_64, 128, 64, 32)                                                                       \
+    X(wgmma_128, 128, 112, 64)                                                                     \
+    X(proxy_fence, 128, 32, 32)
+
 #define X(name, threads, in, out) WRAP_##name,
-enum { WRAPPERS(X) N_WRAPPERS };
+enum { WRAPPERS(X) HOPPER_WRAPPERS(X) N_WRAPPERS };
 #undef X
 
 #ifdef __cplusplus
@@ -51,6 +59,12 @@ wrapper_fn an_simt_wrapper, an_cuda_wrapper;
  */
 typedef int wrapper_describe_fn(char *text, size_t size);
 wrapper_describe_fn an_simt_wrapper_describe, an_cuda_wrapper_describe;
+/* Whether HOPPER_WRAPPERS run there: always where they are emulated. */
+typedef int wrapper_has_hopper_fn(void);
+wrapper_has_hopper_fn an_simt_wrapper_has_hopper, an_cuda_wrapper_has_hopper;
+/* wrappers_hopper.cu: device pointers; a cudaError_t. */
+int an_simt_wrapper_hopper(int which, const uint32_t *in, uint32_t *out);
+int an_cuda_wrapper_hopper(int which, const uint32_t *in, uint32_t *out);
 
 #ifdef __cplusplus
 }

@@ -8,7 +8,7 @@
 
 const wrapper_shape wrapper_shapes[N_WRAPPERS] = {
 #define X(name, threads, in, out) {threads, in, out},
-    WRAPPERS(X)
+    WRAPPERS(X) HOPPER_WRAPPERS(X)
 #undef X
 };
 

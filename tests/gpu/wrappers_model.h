@@ -18,6 +18,8 @@ typedef struct wrapper_case {
 
 extern const wrapper_case wrapper_cases[];
 extern const int n_wrapper_cases;
+extern const wrapper_case hopper_cases[]; /* wrappers_hopper_model.c */
+extern const int n_hopper_cases;
 
 typedef struct wrapper_shape {
     int threads, in, out; /* words of a thread */

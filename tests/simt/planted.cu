@@ -7,12 +7,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "planted.cuh"
+#include "planted_hopper.cuh"
 
 /* What a case comes to. */
 enum Verdict { RIGHT, WRONG, ERROR, REPORT };
 static const char *const verdicts[] = {"right", "wrong result", "launch error", "sanitizer report"};
 
-enum { N = 128, COUNT = 1024, K = 256, K_SHORT = 16 };
+enum { N = 128, COUNT = 64 * 64, K = 256, K_SHORT = 16 };
 
 struct Data {
     float *x, *y;      /* device: x[i] = i + 1, y zeros; COUNT elements */
@@ -183,6 +184,39 @@ static void c_pipeline_end(Data *d)
     c_pipeline<BARRIER_AT_END>(d, K);
 }
 
+/* x [64,k] and w [64,k] of small integers on the device, and what y [64,64] will be. */
+static void hopper_data(Data *d, int k, bf16 **dx, bf16 **dw)
+{
+    static bf16 x[64 * K], w[64 * K];
+    for (int i = 0; i < 64 * k; i++) {
+        x[i] = __float2bfloat16((float)(i * 7 % 11 - 5));
+        w[i] = __float2bfloat16((float)(i * 5 % 7 - 3));
+    }
+    for (int i = 0; i < 64 * 64; i++)
+        for (int e = 0; e < k; e++)
+            d->want[i] += __bfloat162float(x[i / 64 * k + e]) * __bfloat162float(w[i % 64 * k + e]);
+    cudaMalloc((void **)dx, sizeof x);
+    cudaMalloc((void **)dw, sizeof w);
+    cudaMemcpy(*dx, x, sizeof x, cudaMemcpyHostToDevice);
+    cudaMemcpy(*dw, w, sizeof w, cudaMemcpyHostToDevice);
+}
+
+template <int BUG> static void c_hopper(Data *d)
+{
+    bf16 *x, *w;
+    CUtensorMap mx, mw;
+    hopper_data(d, K, &x, &w);
+    if (tensor_map_of(&mx, x, 64, K, K, 64) || tensor_map_of(&mw, w, 64, K, K, 64)) return;
+    KLAUNCH(hopper<BUG>, 1, H_THREADS, H_SHARED, nullptr)(mx, mw, d->y, K);
+}
+
+template <int BUG> static void c_proxies(Data *d)
+{
+    bf16 *x, *w;
+    hopper_data(d, 64, &x, &w);
+    KLAUNCH(proxies<BUG>, 1, 128, 16384, nullptr)(x, w, d->y);
+}
+
 struct Case {
     const char *name;
     void (*run)(Data *d);
@@ -223,6 +257,30 @@ static const Case cases[] = {
     {"pipeline_barrier", c_pipeline_barrier, WRONG, WRONG, REPORT, nullptr},
     {"pipeline_group", c_pipeline_group, WRONG, WRONG, WRONG, nullptr},
     {"pipeline_end", c_pipeline_end, WRONG, WRONG, REPORT, nullptr},
+    {"hopper_right", c_hopper<HOPPER_RIGHT>, RIGHT, RIGHT, RIGHT, nullptr},
+    {"no_empty_wait", c_hopper<NO_EMPTY_WAIT>, ERROR, ERROR, ERROR, "more than its 1 arrivals"},
+    {"no_full_wait", c_hopper<NO_FULL_WAIT>, ERROR, ERROR, REPORT, "copies of tiles on their way"},
+    {"tx_too_few", c_hopper<TX_TOO_FEW>, ERROR, ERROR, ERROR, "wait at a mbarrier"},
+    {"tx_too_many", c_hopper<TX_TOO_MANY>, ERROR, ERROR, ERROR, "wait at a mbarrier"},
+    {"wrong_parity", c_hopper<WRONG_PARITY>, ERROR, ERROR, ERROR, "wait at a mbarrier"},
+    {"no_init", c_hopper<NO_INIT>, ERROR, ERROR, ERROR, "before mbarrier.init"},
+    {"no_init_fence", c_hopper<NO_INIT_FENCE>, ERROR, ERROR, ERROR, "no fence.mbarrier_init"},
+    {"one_does_not_arrive", c_hopper<ONE_DOES_NOT_ARRIVE>, ERROR, ERROR, ERROR,
+     "wait at a mbarrier"},
+    {"tile_misaligned", c_hopper<TILE_MISALIGNED>, ERROR, ERROR, ERROR, "not 1024-byte aligned"},
+    {"descriptor_misaligned", c_hopper<DESCRIPTOR_MISALIGNED>, ERROR, ERROR, ERROR,
+     "descriptor's tile not 1024-byte aligned"},
+    {"operands_apart", c_hopper<OPERANDS_APART>, ERROR, ERROR, ERROR, "gives other operands"},
+    {"no_wgmma_fence", c_hopper<NO_WGMMA_FENCE>, ERROR, ERROR, ERROR, "without wgmma.fence"},
+    {"reads_before_wait", c_hopper<READS_BEFORE_WAIT>, WRONG, WRONG, WRONG, nullptr},
+    {"frees_before_wait", c_hopper<FREES_BEFORE_WAIT>, WRONG, WRONG, REPORT, nullptr},
+    {"waits_for_too_few", c_hopper<WAITS_FOR_TOO_FEW>, WRONG, WRONG, REPORT, nullptr},
+    {"exits_before_wait", c_hopper<EXITS_BEFORE_WAIT>, ERROR, ERROR, ERROR, "wgmma not waited for"},
+    {"leaves_copies", c_hopper<LEAVES_COPIES>, ERROR, ERROR, ERROR, "copies of tiles on their way"},
+    {"proxies_right", c_proxies<PASSED>, RIGHT, RIGHT, RIGHT, nullptr},
+    {"copies_not_passed", c_proxies<COPIES_NOT_PASSED>, ERROR, ERROR, ERROR, "fence.proxy.async"},
+    {"stores_not_passed", c_proxies<STORES_NOT_PASSED>, ERROR, ERROR, ERROR, "fence.proxy.async"},
+    {"passed_too_early", c_proxies<PASSED_TOO_EARLY>, ERROR, ERROR, ERROR, "fence.proxy.async"},
 };
 
 /* ---------------------------------------------------------------- running them */

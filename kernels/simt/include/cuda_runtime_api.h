@@ -59,6 +59,12 @@ enum cudaDeviceAttr {
     cudaDevAttrMemoryPoolsSupported = 115
 };
 
+enum cudaDriverEntryPointQueryResult {
+    cudaDriverEntryPointSuccess = 0,
+    cudaDriverEntryPointSymbolNotFound = 1
+};
+enum { cudaEnableDefault = 0 };
+
 enum cudaStreamCaptureMode {
     cudaStreamCaptureModeGlobal = 0,
     cudaStreamCaptureModeThreadLocal = 1,
@@ -82,6 +88,7 @@ struct cudaDeviceProp {
     int major, minor, multiProcessorCount, warpSize, maxThreadsPerBlock, l2CacheSize, pciBusID;
 };
 
+#define cudaGetDriverEntryPointByVersion simt_cudaGetDriverEntryPointByVersion
 #define cudaGetDeviceCount               simt_cudaGetDeviceCount
 #define cudaSetDevice                    simt_cudaSetDevice
 #define cudaGetDevice                    simt_cudaGetDevice
@@ -149,6 +156,12 @@ const char *cudaGetErrorName(cudaError_t e);
 /* For cudaErrorLaunchFailure: what the emulator found, with file and line. */
 const char *cudaGetErrorString(cudaError_t e);
 
+/* The driver's functions are asked for by name, so that its library need not be linked:
+ * cuTensorMapEncodeTiled. */
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **fn, unsigned int version,
+                                             unsigned long long flags,
+                                             enum cudaDriverEntryPointQueryResult *found);
+
 cudaError_t cudaMalloc(void **p, size_t bytes);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaMallocAsync(void **p, size_t bytes, cudaStream_t s);
@@ -202,6 +215,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e);
  *   memory=N[M|G]        device memory; what does not fit is cudaErrorMemoryAllocation
  *   guard=0|1            1: the host cannot touch device memory outside copies and kernels
  *   now=0|1              1: work is done when enqueued (to tell a missing wait from another bug)
+ *   cc=80|90             compute capability; at 90 a block may have 227 KB of shared memory
+ *   faulty=0|1           1: products by wgmma come out wrong, as if they were misunderstood
  *   fail=N               the N-th launch from now is met by an uncorrectable ECC error: the device
  *                        is lost until cudaDeviceReset
  * False (and nothing changed after the offender) if an option is unknown. Not while work runs. */
