@@ -22,6 +22,10 @@ typedef struct an_backend {
     void (*lane_close)(an_lane *l);
     an_status (*upload)(an_lane *l, void *device_dst, const void *host_src, size_t bytes);
     an_status (*download)(an_lane *l, void *host_dst, const void *device_src, size_t bytes);
+    /* an_lane_keep and an_kv_keep; these are called for a counting lane too. */
+    an_status (*keep)(an_lane *l, const void *host, size_t bytes);
+    an_status (*kv_keep)(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n,
+                         int heads, an_dtype dtype);
     /* Waits (always, or only if a kernel may have raised a flag), then latches what they raised. */
     an_status (*sync)(an_lane *l, bool always);
     /* packing and freeing; parts as in ops.h, w[i] already checked to be [n_i, k] (or one 4-D) */
@@ -106,6 +110,18 @@ struct an_device {
     _Atomic size_t bytes_live;
 };
 
+/* A host array on the device, or something made of it: which, a backend knows. */
+typedef struct an_kept {
+    int what; /* AN_KEPT_ARRAY, or the backend's own from AN_KEPT_OWN on */
+    const void *host;
+    size_t bytes;
+    const void *there; /* NULL in a counting lane */
+    int64_t shape[8];  /* the backend's: what launches that read it depend on */
+    size_t mark;       /* of the lane before it */
+} an_kept;
+enum { AN_KEPT_ARRAY, AN_KEPT_OWN };
+#define AN_LANE_KEPT 8 /* of a lane at a time; what is more than these, ops bring themselves */
+
 struct an_lane {
     an_device *device;
     void *gpu; /* kernels/cuda's part, or NULL */
@@ -115,12 +131,19 @@ struct an_lane {
     double flops;
     an_error error; /* status AN_OK = none latched */
     const char *label;
+    an_kept kept[AN_LANE_KEPT];
+    int kepts;
 };
 
 /* Scratch inside one op, 64-byte aligned; released by ops.c after the op. NULL (and latched) if
  * full. In a counting lane the op is called too: it asks for its scratch (NULL comes back, the peak
  * is counted) and returns AN_OK before it touches any data: `if (l->counting) return AN_OK;`. */
 void *an_lane_scratch(an_lane *l, size_t bytes);
+
+/* What is kept of a host array, or NULL. Adding copies *k, whose scratch begins at k->mark; with no
+ * place left for it, nothing is kept. */
+const an_kept *an_kept_find(const an_lane *l, int what, const void *host, size_t bytes);
+void an_kept_add(an_lane *l, const an_kept *k);
 
 /* ---------------------------------------------------------------- shared by the fillings */
 

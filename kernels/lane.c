@@ -178,6 +178,7 @@ size_t an_lane_mark(const an_lane *l)
 void an_lane_release(an_lane *l, size_t mark)
 {
     if (mark <= l->used) l->used = mark;
+    while (l->kepts && l->kept[l->kepts - 1].mark >= mark) l->kepts--;
 }
 
 size_t an_lane_peak(const an_lane *l)
@@ -197,6 +198,7 @@ void an_lane_reset(an_lane *l)
     l->flops = 0;
     l->error = (an_error){.status = AN_OK};
     l->label = NULL;
+    l->kepts = 0;
 }
 
 /* ---------------------------------------------------------------- order and copies */
@@ -236,4 +238,28 @@ void an_upload(an_lane *l, void *device_dst, const void *host_src, size_t bytes)
 void an_download(an_lane *l, void *host_dst, const void *device_src, size_t bytes)
 {
     copy(l, l->device->backend->download, host_dst, device_src, bytes, "download");
+}
+
+/* ---------------------------------------------------------------- kept host arrays */
+
+const an_kept *an_kept_find(const an_lane *l, int what, const void *host, size_t bytes)
+{
+    for (int i = 0; i < l->kepts; i++) {
+        const an_kept *k = &l->kept[i];
+        if (k->what == what && k->host == host && k->bytes == bytes) return k;
+    }
+    return NULL;
+}
+
+void an_kept_add(an_lane *l, const an_kept *k)
+{
+    if (l->kepts < AN_LANE_KEPT) l->kept[l->kepts++] = *k;
+}
+
+void an_lane_keep(an_lane *l, const void *host, size_t bytes)
+{
+    const an_backend *b = l->device->backend;
+    if (!b->keep || l->error.status || bytes == 0) return;
+    an_status s = b->keep(l, host, bytes);
+    if (s) an_lane_fail(l, s, "keeping %zu bytes on the device failed", bytes);
 }

@@ -142,6 +142,25 @@ void an_kv_write(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int 
     CALL(l, kv_write, pool, rows, n, k, k_stride, v, v_stride, dtype);
 }
 
+void an_kv_keep(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n, int heads,
+                an_dtype dtype)
+{
+    const char *op = "kv_keep";
+    const an_backend *b = l->device->backend;
+    if (!b->kv_keep || !live(l) || n < 1 || !pool_ok(l, op, pool)) return;
+    if (!rows || !active_dtype(dtype) || heads < 1 || heads % pool->kv_heads) {
+        an_lane_fail(l, AN_INTERNAL,
+                     "kv_keep: %d heads of %s for a pool of %d: they must be a multiple of the "
+                     "pool's, and rows be there",
+                     heads, an_dtype_name(dtype), pool->kv_heads);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        if (!row_ok(l, op, pool, &rows[i], i, rows[i].pos, INT64_MAX)) return;
+    an_status s = b->kv_keep(l, pool, rows, n, heads, dtype);
+    if (s) an_lane_fail(l, s, "kv_keep failed (%s)", an_status_name(s));
+}
+
 /* Keys that a row's queries see, all together. */
 static double visible(const an_kv_row *r, int64_t window)
 {

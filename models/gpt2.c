@@ -173,6 +173,7 @@ static void forward(const an_model *model, an_lane *l, const an_lm_tick *t)
     embed_positions(m, l, t, place);
     an_add(l, x, place, x);
     an_lane_release(l, mark);
+    an_lm_keep(l, t, m->config.heads, model->dtype);
 
     for (int i = 0; i < m->config.layers; i++) layer_forward(m, i, l, t, x);
 

@@ -215,6 +215,8 @@ static void denoise(const an_model *m, an_lane *l, an_row *rows, int n)
     a.context = gather_context(m, l, rows, n, start, len);
     a.context_start = start;
     a.context_len = len;
+    an_lane_keep(l, start, (size_t)n * sizeof *start);
+    an_lane_keep(l, len, (size_t)n * sizeof *len);
     if (m->info.uses_time_ids) a.pooled = gather_added(m, l, rows, n, time_ids);
     if (m->info.guidance_embed) a.guidance = embed_guidance(d, l, rows, n);
 

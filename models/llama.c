@@ -187,6 +187,8 @@ void an_llama_forward(const an_llama *m, an_lane *l, an_dtype dtype, const an_lm
     an_tensor x = an_lane_tensor(l, dtype, t->tokens, c->hidden);
     an_lm_embed(l, &m->ends, t, x);
     if (c->embed_scaled) an_scale(l, x, m->embed_scale, x);
+    an_lane_keep(l, t->pos, (size_t)t->tokens * sizeof *t->pos);
+    an_lm_keep(l, t, c->heads, dtype);
 
     for (int i = 0; i < c->layers; i++) layer_forward(m, i, l, t, x);
 

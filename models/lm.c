@@ -248,6 +248,11 @@ void an_lm_embed(an_lane *l, const an_lm_ends *ends, const an_lm_tick *t, an_ten
 
 /* ---------------------------------------------------------------- attention, out */
 
+void an_lm_keep(an_lane *l, const an_lm_tick *t, int heads, an_dtype dtype)
+{
+    an_kv_keep(l, &t->pool[0], t->kv_row, t->rows, heads, dtype);
+}
+
 void an_lm_attention(an_lane *l, const an_lm_tick *t, int layer, const an_lm_heads *h, an_tensor y)
 {
     const an_kv_pool *pool = &t->pool[layer];

@@ -57,6 +57,9 @@ typedef struct an_lm_ends {
 void an_lm_ends_load(an_loader *ld, const char *embeddings, bool tied, int64_t vocab, int64_t width,
                      an_lm_ends *out);
 
+/* What the attention of all layers must know of the tick's rows, once; until the lane's scratch is
+ * released below here. heads: of queries, alike in all layers; dtype: of activations. */
+void an_lm_keep(an_lane *l, const an_lm_tick *t, int heads, an_dtype dtype);
 /* y[t, :] = embedding of the tick's token t. y [tokens, width] */
 void an_lm_embed(an_lane *l, const an_lm_ends *ends, const an_lm_tick *t, an_tensor y);
 /* x [wanted, width], normed, through the head into the rows' logits; softcap 0 = none. */

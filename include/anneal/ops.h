@@ -110,6 +110,11 @@ void an_lane_sync(an_lane *l);
  * at return; a download waits for the lane and has the data at return. */
 void an_upload(an_lane *l, void *device_dst, const void *host_src, size_t bytes);
 void an_download(an_lane *l, void *host_dst, const void *device_src, size_t bytes);
+/* A host array that many ops of a tick read (positions, lengths), put on the device once: an op that
+ * is given this very array, of so many bytes, finds it there. Else each op brings its own copy. The
+ * copy is scratch of the lane and goes with the mark below it; until then the array must not change.
+ * Where device memory is the host's nothing is done. */
+void an_lane_keep(an_lane *l, const void *host, size_t bytes);
 
 /* ---------------------------------------------------------------- weights on the device */
 
@@ -293,6 +298,12 @@ typedef struct an_paged_args {
  * 0, chunk results are merged in order: a token's bytes are the same whether it came in a prompt of
  * any cut, or alone. */
 void an_attention_paged(an_lane *l, const an_paged_args *a);
+
+/* As an_lane_keep, for what an_kv_write and an_attention_paged must know of a tick's rows, for all
+ * layers whose pools have the heads of this one and that have so many heads of queries. rows and
+ * their blocks must not change until then. dtype: of q. */
+void an_kv_keep(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n, int heads,
+                an_dtype dtype);
 
 typedef struct an_moe_args {
     an_tensor x;           /* [tokens, c] */

@@ -84,30 +84,47 @@ static an_status no_host_memory(an_lane *l, size_t bytes)
     return l->error.status;
 }
 
-an_status GPU(kv_write_op)(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n,
-                           const void *k, int64_t k_stride, const void *v, int64_t v_stride,
-                           an_dtype dtype)
+/* What kernels must know of a tick's rows, made of them on the host: kept (an_kv_keep) for all
+ * layers, or made anew at every call. */
+enum { KEPT_PLACES = AN_KEPT_OWN, KEPT_TILES };
+
+/* Where each new token's key goes. [*places], device; NULL in a counting lane, and after a failure.
+ */
+static const gpu_kv_place *places_of(an_lane *l, const an_kv_row *rows, int n, int *places)
 {
     int64_t tokens = 0;
     for (int i = 0; i < n; i++) tokens += rows[i].q_len;
+    *places = (int)tokens;
+    const an_kept *kept = an_kept_find(l, KEPT_PLACES, rows, (size_t)n * sizeof *rows);
+    if (kept) return kept->there;
     const size_t bytes = (size_t)tokens * sizeof(gpu_kv_place);
-    gpu_kv_place *place = l->counting ? NULL : malloc(bytes), *p = place;
-    if (!place && !l->counting) return no_host_memory(l, bytes);
-    for (int i = 0; place && i < n; i++)
+    gpu_kv_place *host = l->counting ? NULL : malloc(bytes), *p = host;
+    if (!host && !l->counting) {
+        no_host_memory(l, bytes);
+        return NULL;
+    }
+    for (int i = 0; host && i < n; i++)
         for (int64_t t = 0; t < rows[i].q_len; t++) {
             const int64_t pos = rows[i].pos + t;
             *p++ = (gpu_kv_place){(int32_t)(rows[i].q_start + t), rows[i].blocks[pos / AN_KV_BLOCK],
                                   (int32_t)(pos % AN_KV_BLOCK)};
         }
-    const gpu_kv_write g = {.pool = pool_of(pool),
-                            .place = GPU(stage)(l, place, bytes),
-                            .places = (int)tokens,
-                            .k = k,
-                            .v = v,
-                            .k_stride = k_stride,
-                            .v_stride = v_stride,
-                            .dtype = (int)dtype};
-    free(place);
+    const gpu_kv_place *there = GPU(stage)(l, host, bytes);
+    free(host);
+    return there;
+}
+
+an_status GPU(kv_write_op)(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n,
+                           const void *k, int64_t k_stride, const void *v, int64_t v_stride,
+                           an_dtype dtype)
+{
+    gpu_kv_write g = {.pool = pool_of(pool),
+                      .k = k,
+                      .v = v,
+                      .k_stride = k_stride,
+                      .v_stride = v_stride,
+                      .dtype = (int)dtype};
+    g.place = places_of(l, rows, n, &g.places);
     if (GPU(idle)(l)) return l->error.status;
     return GPU(check)(l, GPU(kv_write)(&g, GPU(stream)(l)), "kv_write");
 }
@@ -120,25 +137,36 @@ an_status GPU(kv_write_op)(an_lane *l, const an_kv_pool *pool, const an_kv_row *
 #define ENOUGH_BLOCKS 128  /* with fewer, segments are split off */
 #define STATES        1024 /* times 16 queries: room for states of segments */
 
+/* Which heads meet which; the rows of a tick make the same tiles for all layers alike in this. */
+typedef struct head_shape {
+    int heads, kv_heads, head_dim;
+    bool large_too; /* tiles of the tensor cores, for rows of many queries */
+} head_shape;
+
 typedef struct tiling {
     gpu_paged_tile *small, *large; /* large ones lie behind the small ones */
     int smalls, larges;
-    int segments[2]; /* the most of a small tile and of a large one */
+    int segments[2]; /* the most of a small tile and of a large one, if all keys are seen */
 } tiling;
 
-static int64_t paged_first(const an_paged_args *a, int64_t pos)
+static head_shape heads_of(const an_kv_pool *pool, int n, an_dtype dtype)
 {
-    return a->window && pos >= a->window ? pos - a->window + 1 : 0;
+    return (head_shape){n, pool->kv_heads, pool->head_dim,
+                        dtype == AN_BF16 && pool->dtype == AN_BF16};
+}
+
+static int tile_queries(const head_shape *h, bool large)
+{
+    return large ? GPU(paged_large)(h->head_dim) : GPU_PAGED_SMALL;
 }
 
 /* Adds the tiles of a row; without memory, counts them. */
-static void tile_row(tiling *t, const an_paged_args *a, const an_kv_row *row, int32_t table,
-                     bool large_too)
+static void tile_row(tiling *t, const head_shape *h, const an_kv_row *row, int32_t table)
 {
-    const int group = a->heads / a->pool->kv_heads;
+    const int group = h->heads / h->kv_heads;
     const int64_t queries = row->q_len * group;
-    const bool large = large_too && queries > GPU_PAGED_SMALL;
-    const int each = large ? GPU(paged_large)(a->head_dim) : GPU_PAGED_SMALL;
+    const bool large = h->large_too && queries > GPU_PAGED_SMALL;
+    const int each = tile_queries(h, large);
     for (int64_t first = 0; first < queries; first += each) {
         int *count = large ? &t->larges : &t->smalls;
         gpu_paged_tile *to = large ? t->large : t->small;
@@ -147,11 +175,125 @@ static void tile_row(tiling *t, const an_paged_args *a, const an_kv_row *row, in
                                           (int32_t)queries, (int32_t)first, table};
         ++*count;
         const int64_t end = first + each < queries ? first + each : queries;
-        const int64_t to_segment = (row->pos + (end - 1) / group) / GPU_PAGED_SEGMENT;
-        const int64_t from = paged_first(a, row->pos + first / group) / GPU_PAGED_SEGMENT;
-        const int segments = (int)(to_segment - from + 1);
+        const int segments = (int)((row->pos + (end - 1) / group) / GPU_PAGED_SEGMENT + 1);
         if (segments > t->segments[large]) t->segments[large] = segments;
     }
+}
+
+/* The tiles of a tick on the device, then the blocks of its rows. */
+typedef struct tile_list {
+    const gpu_paged_tile *tile;
+    const int32_t *tables;
+    tiling t; /* its numbers */
+} tile_list;
+
+static bool paged_fits(an_lane *l, const head_shape *h, const an_kv_row *rows, int n)
+{
+    const int64_t most = INT32_MAX / 2;
+    int64_t blocks = 0;
+    for (int i = 0; i < n; i++) {
+        const an_kv_row *r = &rows[i];
+        blocks += (r->pos + r->q_len) / AN_KV_BLOCK + 1;
+        if (r->pos + r->q_len > most || r->q_len > most / h->heads || r->q_start > most ||
+            blocks > most || h->kv_heads > MOST_BLOCKS) {
+            an_lane_fail(l, AN_TOO_LARGE,
+                         "attention_paged: row %d with %lld tokens of %d heads at position %lld, "
+                         "%d kv heads: a GPU's kernel counts up to 2^30, and %d kv heads",
+                         i, (long long)r->q_len, h->heads, (long long)r->pos, h->kv_heads,
+                         MOST_BLOCKS);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Fills host: tiles, then tables. */
+static void tile_rows(const head_shape *h, const an_kv_row *rows, int n, size_t most,
+                      gpu_paged_tile *host, tiling *t)
+{
+    int32_t *tables = (int32_t *)(void *)(host + most), at = 0;
+    *t = (tiling){0};
+    for (int i = 0; i < n; i++) tile_row(t, h, &rows[i], 0);
+    *t = (tiling){.small = host, .large = host + t->smalls};
+    for (int i = 0; i < n; i++) {
+        const int32_t blocks = (int32_t)((rows[i].pos + rows[i].q_len - 1) / AN_KV_BLOCK + 1);
+        tile_row(t, h, &rows[i], at);
+        memcpy(tables + at, rows[i].blocks, (size_t)blocks * sizeof *tables);
+        at += blocks;
+    }
+}
+
+/* Makes the tiles, as what is kept of them. Room by the number of rows and tokens: memory is
+ * planned before it is known how they meet. */
+static an_status make_tiles(an_lane *l, const head_shape *h, const an_kv_row *rows, int n,
+                            an_kept *out)
+{
+    size_t blocks = 0, tokens = 0;
+    for (int i = 0; i < n; i++) {
+        blocks += (size_t)((rows[i].pos + rows[i].q_len - 1) / AN_KV_BLOCK + 1);
+        tokens += (size_t)rows[i].q_len;
+    }
+    const size_t group = (size_t)(h->heads / h->kv_heads);
+    const size_t most = (size_t)n + tokens * group / GPU_PAGED_SMALL;
+    const size_t bytes = most * sizeof(gpu_paged_tile) + blocks * sizeof(int32_t);
+    gpu_paged_tile *host = l->counting ? NULL : malloc(bytes);
+    if (!host && !l->counting) return no_host_memory(l, bytes);
+    tiling t = {0};
+    if (host) tile_rows(h, rows, n, most, host, &t);
+    *out = (an_kept){.what = KEPT_TILES,
+                     .host = rows,
+                     .bytes = (size_t)n * sizeof *rows,
+                     .mark = l->used,
+                     .shape = {h->heads, h->kv_heads, tile_queries(h, h->large_too), (int64_t)most,
+                               t.smalls, t.larges, t.segments[0], t.segments[1]}};
+    out->there = GPU(stage)(l, host, bytes);
+    free(host);
+    return l->error.status;
+}
+
+static an_status tiles_of(an_lane *l, const head_shape *h, const an_kv_row *rows, int n,
+                          tile_list *out)
+{
+    an_kept made;
+    const an_kept *k = an_kept_find(l, KEPT_TILES, rows, (size_t)n * sizeof *rows);
+    if (!k || k->shape[0] != h->heads || k->shape[1] != h->kv_heads ||
+        k->shape[2] != tile_queries(h, h->large_too)) {
+        an_status s = make_tiles(l, h, rows, n, &made);
+        if (s) return s;
+        k = &made;
+    }
+    out->tile = k->there;
+    out->tables = k->there ? (const int32_t *)(const void *)(out->tile + k->shape[3]) : NULL;
+    out->t = (tiling){.smalls = (int)k->shape[4],
+                      .larges = (int)k->shape[5],
+                      .segments = {(int)k->shape[6], (int)k->shape[7]}};
+    return AN_OK;
+}
+
+an_status GPU(kv_keep)(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n, int heads,
+                       an_dtype dtype)
+{
+    const head_shape h = heads_of(pool, heads, dtype);
+    an_kept k = {
+        .what = KEPT_PLACES, .host = rows, .bytes = (size_t)n * sizeof *rows, .mark = l->used};
+    int places;
+    if (!paged_fits(l, &h, rows, n)) return l->error.status;
+    k.there = places_of(l, rows, n, &places);
+    if (l->error.status) return l->error.status;
+    an_kept_add(l, &k);
+    an_status s = make_tiles(l, &h, rows, n, &k);
+    if (!s) an_kept_add(l, &k);
+    return s;
+}
+
+/* The most segments of a tile where a query sees `window` keys: by the tile's size, not by where it
+ * lies, so that the launches of a layer depend on what is kept of the tick alone. */
+static int windowed(const an_paged_args *a, const head_shape *h, bool large, int segments)
+{
+    if (!a->window || a->window >= INT32_MAX / 2) return segments;
+    const int tokens = tile_queries(h, large) / (h->heads / h->kv_heads) + 2;
+    const int most = ((int)a->window + tokens) / GPU_PAGED_SEGMENT + 2;
+    return most < segments ? most : segments;
 }
 
 /* How many segments of each tile are blocks of their own; 0: none. */
@@ -180,67 +322,23 @@ static an_status launch_tiles(an_lane *l, gpu_paged *g, const gpu_paged_tile *ti
     return AN_OK;
 }
 
-static bool paged_fits(an_lane *l, const an_paged_args *a)
-{
-    const int64_t most = INT32_MAX / 2;
-    int64_t blocks = 0;
-    for (int i = 0; i < a->n; i++) {
-        const an_kv_row *r = &a->rows[i];
-        blocks += (r->pos + r->q_len) / AN_KV_BLOCK + 1;
-        if (r->pos + r->q_len > most || r->q_len > most / a->heads || r->q_start > most ||
-            blocks > most || a->pool->kv_heads > MOST_BLOCKS) {
-            an_lane_fail(l, AN_TOO_LARGE,
-                         "attention_paged: row %d with %lld tokens of %d heads at position %lld, "
-                         "%d kv heads: a GPU's kernel counts up to 2^30, and %d kv heads",
-                         i, (long long)r->q_len, a->heads, (long long)r->pos, a->pool->kv_heads,
-                         MOST_BLOCKS);
-            return false;
-        }
-    }
-    return true;
-}
-
 an_status GPU(attention_paged_op)(an_lane *l, const an_paged_args *a)
 {
     _Static_assert(GPU_KV_BLOCK == AN_KV_BLOCK, "kernels and pool agree on a block");
-    if (!paged_fits(l, a)) return l->error.status;
-    const int group = a->heads / a->pool->kv_heads;
-    const bool large_too = a->dtype == AN_BF16 && a->pool->dtype == AN_BF16;
-    size_t blocks = 0, tokens = 0;
-    for (int i = 0; i < a->n; i++) {
-        blocks += (size_t)((a->rows[i].pos + a->rows[i].q_len - 1) / AN_KV_BLOCK + 1);
-        tokens += (size_t)a->rows[i].q_len;
-    }
-    /* Room by the number of rows and tokens: memory is planned before it is known how they meet. */
-    const size_t tiles = (size_t)a->n + tokens * (size_t)group / GPU_PAGED_SMALL;
+    const head_shape h = heads_of(a->pool, a->heads, a->dtype);
+    if (!paged_fits(l, &h, a->rows, a->n)) return l->error.status;
     const size_t state = 16 * (size_t)(a->head_dim + 2) * sizeof(float);
-    const size_t bytes = tiles * sizeof(gpu_paged_tile) + blocks * sizeof(int32_t);
     float *states = an_lane_scratch(l, STATES * state);
     float *totals = an_lane_scratch(l, ENOUGH_BLOCKS * 4 * state);
-    gpu_paged_tile *host = l->counting ? NULL : malloc(bytes);
-    if (!host && !l->counting) return no_host_memory(l, bytes);
-
-    tiling t = {0};
-    int32_t *tables = host ? (int32_t *)(void *)(host + tiles) : NULL, at = 0;
-    for (int i = 0; host && i < a->n; i++) tile_row(&t, a, &a->rows[i], 0, large_too);
-    t = (tiling){.small = host, .large = host ? host + t.smalls : NULL};
-    for (int i = 0; host && i < a->n; i++) {
-        const an_kv_row *row = &a->rows[i];
-        const int32_t n = (int32_t)((row->pos + row->q_len - 1) / AN_KV_BLOCK + 1);
-        tile_row(&t, a, row, at, large_too);
-        memcpy(tables + at, row->blocks, (size_t)n * sizeof *tables);
-        at += n;
-    }
-    const gpu_paged_tile *tile = GPU(stage)(l, host, bytes);
-    free(host);
-    if (GPU(idle)(l)) return l->error.status;
+    tile_list t;
+    if (tiles_of(l, &h, a->rows, a->n, &t) || GPU(idle)(l)) return l->error.status;
     gpu_paged g = {.pool = pool_of(a->pool),
-                   .tables = (const int32_t *)(const void *)(tile + tiles),
+                   .tables = t.tables,
                    .q = a->q,
                    .q_stride = a->q_stride,
                    .y = a->y.data,
                    .heads = a->heads,
-                   .group = group,
+                   .group = a->heads / a->pool->kv_heads,
                    .dtype = (int)a->dtype,
                    .scale = a->scale,
                    .softcap = a->softcap,
@@ -248,6 +346,8 @@ an_status GPU(attention_paged_op)(an_lane *l, const an_paged_args *a)
                    .shared_bytes = GPU(device_of)(l->device)->shared_bytes,
                    .states = states,
                    .totals = totals};
-    an_status s = launch_tiles(l, &g, tile, t.smalls, true, t.segments[0]);
-    return s ? s : launch_tiles(l, &g, tile + t.smalls, t.larges, false, t.segments[1]);
+    const int small = windowed(a, &h, false, t.t.segments[0]);
+    const int large = windowed(a, &h, true, t.t.segments[1]);
+    an_status s = launch_tiles(l, &g, t.tile, t.t.smalls, true, small);
+    return s ? s : launch_tiles(l, &g, t.tile + t.t.smalls, t.t.larges, false, large);
 }

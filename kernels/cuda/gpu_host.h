@@ -82,10 +82,13 @@ static inline bool GPU(idle)(const an_lane *l)
 
 /* ---------------------------------------------------------------- memory (memory.c, lane.c) */
 
-/* A small host array in the lane's scratch, for the kernels that follow on its stream, until the op
- * returns. `host` may be reused at return. In a counting lane the scratch is counted, `host` not
- * read, and NULL comes back; NULL too, with the error latched, where scratch or device failed. */
+/* A small host array where it is kept (an_lane_keep), or in the lane's scratch, for the kernels
+ * that follow on its stream, until the op returns. `host` may be reused at return. In a counting
+ * lane the scratch is counted, `host` not read, and NULL comes back; NULL too, with the error
+ * latched, where scratch or device failed. */
 const void *GPU(stage)(an_lane *l, const void *host, size_t bytes);
+/* an_lane_keep: what GPU(stage) finds there is not copied again. */
+an_status GPU(keep)(an_lane *l, const void *host, size_t bytes);
 
 /* Device memory that an_device_bytes_live does not know of (a weight's is counted by w->bytes).
  * 256-byte aligned. AN_NO_MEMORY names what was asked for and what is free. */
@@ -124,6 +127,8 @@ an_status GPU(attention_paged_op)(an_lane *l, const an_paged_args *a);
 an_status GPU(kv_write_op)(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n,
                            const void *k, int64_t k_stride, const void *v, int64_t v_stride,
                            an_dtype dtype);
+an_status GPU(kv_keep)(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n, int heads,
+                       an_dtype dtype);
 an_status GPU(rope_op)(an_lane *l, const an_rope_args *a);
 /* norm.c */
 an_status GPU(group_norm_op)(an_lane *l, const an_tensor *x, const float *gamma, const float *beta,

@@ -98,9 +98,19 @@ an_status GPU(upload)(an_lane *l, void *device_dst, const void *host_src, size_t
 
 const void *GPU(stage)(an_lane *l, const void *host, size_t bytes)
 {
+    const an_kept *kept = an_kept_find(l, AN_KEPT_ARRAY, host, bytes);
+    if (kept) return kept->there;
     void *to = an_lane_scratch(l, bytes);
     if (!to || l->counting || l->error.status || GPU(upload)(l, to, host, bytes)) return NULL;
     return to;
+}
+
+an_status GPU(keep)(an_lane *l, const void *host, size_t bytes)
+{
+    an_kept k = {.what = AN_KEPT_ARRAY, .host = host, .bytes = bytes, .mark = l->used};
+    k.there = GPU(stage)(l, host, bytes);
+    if (!l->error.status) an_kept_add(l, &k);
+    return l->error.status;
 }
 
 /* ---------------------------------------------------------------- device to host */

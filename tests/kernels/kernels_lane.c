@@ -72,6 +72,56 @@ TEST(host_arrays_of_ops_may_be_reused)
     an_device_close(d);
 }
 
+/* What is kept is read until its scratch goes, and not brought again: an array that changes
+ * although it must not tells where an op looked. */
+TEST(kept_arrays)
+{
+    enum { ROWS = 9, C = 4 };
+    an_device *d = tested();
+    an_lane *l;
+    REQUIRE(d && an_lane_open(d, 1 << 16, &l, NULL) == AN_OK);
+    float v[ROWS * C], got[6][2][C];
+    for (int i = 0; i < ROWS * C; i++) v[i] = (float)i;
+    an_tensor x = h_there(l, an_tensor_2d(v, AN_F32, ROWS, C));
+    an_tensor out = an_lane_tensor(l, AN_F32, 6, 2, C);
+    int32_t index[2] = {3, 5}, many[AN_LANE_KEPT + 4][2];
+    const size_t mark = an_lane_mark(l);
+    for (int t = 0; t < 6; t++) {
+        if (t == 1) an_lane_keep(l, index, sizeof index);
+        if (t == 2) index[0] = 8;
+        if (t == 4) an_lane_release(l, mark); /* from here on it is brought again */
+        if (t == 5) index[0] = 7;
+        an_take_rows(l, x, index, an_tensor_2d((float *)out.data + t * 2 * C, AN_F32, 2, C));
+    }
+    h_back(l, got, out);
+    static const int on_gpu[6] = {3, 3, 3, 3, 8, 7}, on_cpu[6] = {3, 3, 8, 8, 8, 7};
+    for (int t = 0; t < 6; t++) {
+        const int want = d->backend->keep ? on_gpu[t] : on_cpu[t];
+        CHECK_MSG(got[t][0][0] == v[want * C] && got[t][1][3] == v[5 * C + 3], "%d: %g", t,
+                  (double)got[t][0][0]);
+    }
+    /* more than there are places for: the rest is as if nobody had asked */
+    for (int i = 0; i < AN_LANE_KEPT + 4; i++) {
+        many[i][0] = i % ROWS;
+        many[i][1] = (i + 1) % ROWS;
+        an_lane_keep(l, many[i], sizeof many[i]);
+    }
+    for (int i = 0; i < AN_LANE_KEPT + 4; i++) {
+        an_take_rows(l, x, many[i], an_tensor_2d(out.data, AN_F32, 2, C));
+        h_back(l, got, an_tensor_2d(out.data, AN_F32, 2, C));
+        CHECK(got[0][0][0] == v[i % ROWS * C] && got[0][1][0] == v[(i + 1) % ROWS * C]);
+    }
+    an_error err = {0};
+    CHECK_MSG(an_lane_status(l, &err) == AN_OK, "%s", err.message);
+    /* one that there is no scratch for */
+    char *large = calloc(1, 1 << 17);
+    an_lane_keep(l, large, 1 << 17);
+    CHECK(an_lane_status(l, NULL) == (d->backend->keep ? AN_NO_MEMORY : AN_OK));
+    free(large);
+    an_lane_close(l);
+    an_device_close(d);
+}
+
 /* More counts than a lane has places for, and each in its own. */
 TEST(counts_of_nan)
 {

@@ -20,6 +20,7 @@ typedef struct schedule {
     int64_t cut[4];
     int others;  /* sequences that share the ticks */
     int shuffle; /* of the blocks */
+    bool keep;   /* what the ops must know of the rows */
 } schedule;
 
 typedef struct paged_run {
@@ -27,6 +28,7 @@ typedef struct paged_run {
     an_device *d;
     int32_t blocks[OTHERS + 1][MAX_TOKENS / AN_KV_BLOCK + 1];
     an_kv_pool pool;
+    bool keep;
     char *y; /* [length, heads * head_dim] */
 } paged_run;
 
@@ -84,6 +86,7 @@ static void issue(an_lane *l, const paged_run *r, const an_kv_row *rows, int n, 
     const int64_t q = (int64_t)c->heads * c->head_dim, kv = (int64_t)c->kv_heads * c->head_dim;
     const char *p = qkv.data;
     const int64_t stride = qkv.dim[1];
+    if (r->keep) an_kv_keep(l, &r->pool, rows, n, c->heads, c->dtype);
     an_kv_write(l, &r->pool, rows, n, p ? p + (size_t)q * size : p, stride,
                 p ? p + (size_t)(q + kv) * size : p, stride, c->dtype);
     an_attention_paged(l, &(an_paged_args){.pool = &r->pool,
@@ -155,7 +158,7 @@ static void forget(paged_run *r, int s, int64_t pos)
 /* y of sequence 0 under a schedule; free it. */
 static h_run sequence(an_device *d, const paged_case *c, const schedule *how)
 {
-    paged_run r = {.c = c, .d = d};
+    paged_run r = {.c = c, .d = d, .keep = how->keep};
     const int64_t out = (int64_t)c->heads * c->head_dim;
     r.y = calloc((size_t)(c->length * out), an_dtype_size(c->dtype));
     make_pool(&r, how->shuffle);
@@ -183,11 +186,11 @@ static h_run sequence(an_device *d, const paged_case *c, const schedule *how)
     return (h_run){.dtype = c->dtype, .count = c->length * out, .out = r.y};
 }
 
-static const schedule how[] = {{{4096, 4096, 4096, 4096}, 0, 0},
-                               {{1, 2, 61, 13}, 0, 5},
-                               {{100, 1, 1, 37}, 3, 0},
-                               {{4096, 4096, 4096, 4096}, 2, 11},
-                               {{900, 100, 23, 1}, 1, 2}};
+static const schedule how[] = {{{4096, 4096, 4096, 4096}, 0, 0, false},
+                               {{1, 2, 61, 13}, 0, 5, true},
+                               {{100, 1, 1, 37}, 3, 0, true},
+                               {{4096, 4096, 4096, 4096}, 2, 11, false},
+                               {{900, 100, 23, 1}, 1, 2, true}};
 
 /* The first outcome is compared with the reference, the others with the first, on bytes. */
 static void compare(const char *name, const char *what, h_run *first, h_run *y, const h_run *ref,
