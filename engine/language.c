@@ -123,9 +123,10 @@ static an_status open_buffers(an_unit *u, an_slot *s, an_error *err)
     size_t logits = (size_t)m->wants * row;
     an_status st = an_device_alloc(u->device, logits, (void **)&m->logits, err);
     if (st) return st;
-    m->host = malloc(logits);
+    st = an_host_alloc(u->device, logits, (void **)&m->host, err);
+    if (st) return st;
     m->mask = malloc(AN_SAMPLERS * (size_t)s->files->entry.info.vocab);
-    if (!m->host || !m->mask) return an_fail(err, AN_NO_MEMORY, "no memory for logits");
+    if (!m->mask) return an_fail(err, AN_NO_MEMORY, "no memory for logits");
     m->bytes += 2 * logits;
     return AN_OK;
 }
@@ -182,7 +183,7 @@ void an_language_close(an_unit *u, an_slot *s)
     an_kv_close(m->kv);
     an_pages_free(m->pages);
     an_device_free(u->device, m->logits);
-    free(m->host);
+    an_host_free(u->device, m->host);
     free(m->mask);
     pthread_mutex_lock(&u->e->lock);
     *m = (an_language){.flop_s = m->flop_s, .decode_s = m->decode_s};

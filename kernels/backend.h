@@ -16,6 +16,8 @@ typedef struct an_backend {
     an_status (*enter)(an_device *d, an_error *err); /* before ops: this thread's device is d */
     an_status (*alloc)(an_device *d, size_t bytes, void **out, an_error *err);
     size_t (*free)(an_device *d, void *p); /* how many bytes it had */
+    an_status (*host_alloc)(an_device *d, size_t bytes, void **out, an_error *err); /* pinned */
+    void (*host_free)(an_device *d, void *p);
     an_status (*write)(an_device *d, void *device_dst, const void *host_src, size_t bytes,
                        an_error *err);                 /* outside of lanes; done at return */
     an_status (*lane_open)(an_lane *l, an_error *err); /* the arena is there already */

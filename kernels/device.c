@@ -368,6 +368,21 @@ size_t an_device_bytes_live(const an_device *d)
     return d->bytes_live;
 }
 
+an_status an_host_alloc(an_device *d, size_t bytes, void **out, an_error *err)
+{
+    if (d->backend->host_alloc) return d->backend->host_alloc(d, bytes, out, err);
+    *out = malloc(bytes ? bytes : 1);
+    return *out ? AN_OK : an_fail(err, AN_NO_MEMORY, "no memory for %zu bytes", bytes);
+}
+
+void an_host_free(an_device *d, void *p)
+{
+    if (d->backend->host_free)
+        d->backend->host_free(d, p);
+    else
+        free(p);
+}
+
 static bool floating(an_dtype t)
 {
     return t == AN_F32 || t == AN_BF16 || t == AN_F16 || t == AN_F64;

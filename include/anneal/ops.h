@@ -63,6 +63,10 @@ an_status an_device_probe(an_device *d, an_error *err);
 an_status an_device_alloc(an_device *d, size_t bytes, void **out, an_error *err);
 void an_device_free(an_device *d, void *p);
 size_t an_device_bytes_live(const an_device *d); /* by an_device_alloc and weights, now */
+/* Host memory for what is copied often and much: a GPU reaches it itself (pinned), so that a download
+ * into it is one copy. For few, long-lived buffers: it cannot be swapped out. */
+an_status an_host_alloc(an_device *d, size_t bytes, void **out, an_error *err);
+void an_host_free(an_device *d, void *p); /* NULL is fine */
 
 /* ---------------------------------------------------------------- lane */
 

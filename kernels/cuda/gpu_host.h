@@ -94,6 +94,9 @@ an_status GPU(keep)(an_lane *l, const void *host, size_t bytes);
  * 256-byte aligned. AN_NO_MEMORY names what was asked for and what is free. */
 an_status GPU(alloc)(an_device *d, size_t bytes, void **out, an_error *err);
 size_t GPU(free)(an_device *d, void *p); /* bytes it had; NULL is fine */
+/* Pinned memory of the host. */
+an_status GPU(host_alloc)(an_device *d, size_t bytes, void **out, an_error *err);
+void GPU(host_free)(an_device *d, void *p);
 /* Host to device, outside of lanes: through pinned memory; done at return. From any thread. */
 an_status GPU(write)(an_device *d, void *device_dst, const void *host_src, size_t bytes,
                      an_error *err);

@@ -94,6 +94,26 @@ size_t GPU(free)(an_device *d, void *p)
     return bytes;
 }
 
+/* ---------------------------------------------------------------- the host's */
+
+an_status GPU(host_alloc)(an_device *d, size_t bytes, void **out, an_error *err)
+{
+    *out = NULL;
+    an_status s = GPU(enter)(d, err);
+    if (s) return s;
+    const cudaError_t e = cudaMallocHost(out, bytes ? bytes : 1);
+    if (e) *out = NULL;
+    s = GPU(checked)((int)e, "pinned memory of the host", err);
+    return s ? an_fail_prefix(err, s, "%.1f MiB", (double)bytes / 1048576) : AN_OK;
+}
+
+void GPU(host_free)(an_device *d, void *p)
+{
+    if (!p) return;
+    GPU(enter)(d, NULL);
+    if (cudaFreeHost(p)) cudaGetLastError(); /* a lost device frees nothing any more */
+}
+
 /* ---------------------------------------------------------------- copies outside of lanes */
 
 /* One half of the pinned memory is filled while the other is read. */

@@ -1,6 +1,7 @@
 /* What lanes promise on any device: sources of uploads may be reused at once, downloads have the
  * data, counts and errors of kernels arrive when somebody waits, and nothing is lost on the way. */
 #include "kernels/harness.h"
+#include "kernels/simt/include/cuda_runtime_api.h"
 
 #include <pthread.h>
 
@@ -68,6 +69,38 @@ TEST(host_arrays_of_ops_may_be_reused)
     for (int t = 0; t < TIMES; t++)
         CHECK(got[t][0][1] == v[t % ROWS * C + 1] && got[t][1][0] == v[t * 7 % ROWS * C] &&
               got[t][2][5] == v[ROWS * C - 1]);
+    an_lane_close(l);
+    an_device_close(d);
+}
+
+/* Memory of the host that a GPU reaches itself: where there is one, it is pinned. */
+TEST(host_memory)
+{
+    enum { N = 1000 };
+    an_device *d = tested();
+    an_lane *l;
+    float *host = NULL;
+    void *other = NULL;
+    an_error err = {0};
+    REQUIRE(d && an_lane_open(d, 2 * N * sizeof *host, &l, NULL) == AN_OK);
+    REQUIRE(an_host_alloc(d, N * sizeof *host, (void **)&host, &err) == AN_OK);
+    CHECK(an_host_alloc(d, 0, &other, &err) == AN_OK && other);
+    an_tensor x = an_lane_tensor(l, AN_F32, N);
+    for (int i = 0; i < N; i++) host[i] = (float)i;
+    an_upload(l, x.data, host, N * sizeof *host);
+    an_scale(l, x, 2, x);
+    an_download(l, host, x.data, N * sizeof *host);
+    CHECK(an_lane_status(l, NULL) == AN_OK && host[0] == 0 && host[N - 1] == 2 * (N - 1));
+    if (h_on("simt")) {
+        CHECK(cudaFreeHost(host) == cudaSuccess); /* refused were it not pinned */
+        host = NULL;
+        void *much = &err;
+        CHECK(an_host_alloc(d, SIZE_MAX / 4, &much, &err) == AN_NO_MEMORY && !much);
+        CHECK_MSG(strstr(err.message, "pinned memory"), "%s", err.message);
+    }
+    an_host_free(d, host);
+    an_host_free(d, other);
+    an_host_free(d, NULL);
     an_lane_close(l);
     an_device_close(d);
 }
