@@ -63,7 +63,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
     Locked lock;
     if (!e) return note(cudaErrorInvalidResourceHandle);
-    if (capturing(s)) return note(cudaErrorStreamCaptureUnsupported);
+    if (capture_waits(stream_or_default(s))) return note(cudaErrorStreamCaptureUnsupported);
     Op *op = new_op(OP_RECORD, 0);
     if (!op) return note(cudaErrorMemoryAllocation);
     op->event = e;
@@ -79,7 +79,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned int)
 {
     Locked lock;
     if (!e) return note(cudaErrorInvalidResourceHandle);
-    if (capturing(s)) return note(cudaErrorStreamCaptureUnsupported);
+    if (capture_waits(stream_or_default(s))) return note(cudaErrorStreamCaptureUnsupported);
     if (done(e) || e->stream == stream_or_default(s)) return note(cudaSuccess);
     Op *op = new_op(OP_WAIT, 0);
     if (!op) return note(cudaErrorMemoryAllocation);
@@ -92,6 +92,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
     Locked lock;
     if (!e) return note(cudaErrorInvalidResourceHandle);
+    if (capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     return note(done(e) ? sticky : run_stream(e->stream, e->number));
 }
 
@@ -100,6 +101,7 @@ cudaError_t cudaEventQuery(cudaEvent_t e)
 {
     Locked lock;
     if (!e) return note(cudaErrorInvalidResourceHandle);
+    if (capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     if (!done(e)) cudaStreamQuery(e->stream);
     if (sticky) return note(sticky);
     return done(e) ? cudaSuccess : cudaErrorNotReady;

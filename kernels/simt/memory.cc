@@ -180,6 +180,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
     if (!p) return note(cudaErrorInvalidValue);
     *p = nullptr;
     if (sticky) return note(sticky);
+    if (capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     return note(bytes ? take(p, bytes) : cudaSuccess);
 }
 
@@ -187,6 +188,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 cudaError_t cudaFree(void *p)
 {
     Locked lock;
+    if (p && capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     run_all_streams();
     if (!p) return note(sticky);
     const size_t offset = (size_t)((char *)p - arena.base), i = find(offset);
@@ -252,6 +254,7 @@ cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned int)
 {
     Locked lock;
     if (!p || bytes == 0 || bytes > SIZE_MAX / 2) return note(cudaErrorInvalidValue);
+    if (capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     *p = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     if (!*p) return note(cudaErrorMemoryAllocation);
     const cudaError_t e = pin(*p, bytes, true);
@@ -269,6 +272,7 @@ cudaError_t cudaFreeHost(void *p)
 {
     Locked lock;
     if (!p) return note(cudaSuccess);
+    if (capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     run_all_streams();
     const cudaError_t e = unpin(p, true);
     if (!e) free(p);
@@ -279,12 +283,14 @@ cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned int)
 {
     Locked lock;
     if (!p || bytes == 0) return note(cudaErrorInvalidValue);
+    if (capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     return note(pin(p, bytes, false));
 }
 
 cudaError_t cudaHostUnregister(void *p)
 {
     Locked lock;
+    if (capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     run_all_streams();
     return note(unpin(p, false));
 }

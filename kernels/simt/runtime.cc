@@ -8,7 +8,7 @@
 namespace simt
 {
 
-Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false, false, 80, 0};
+Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false, false, 80, 0, 0};
 cudaError_t sticky = cudaSuccess;
 char sticky_text[2048];
 static __thread cudaError_t last_error;
@@ -54,6 +54,8 @@ static bool set_option(const char *name, const char *v)
         options.faulty = n != 0;
     else if (strcmp(name, "fail") == 0)
         options.fail = n;
+    else if (strcmp(name, "capture") == 0)
+        options.capture = n;
     else
         return false;
     return true;
@@ -227,6 +229,7 @@ cudaError_t cudaPeekAtLastError(void)
     X(cudaErrorNotSupported, "operation not supported")                                            \
     X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")       \
     X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error in capture")    \
+    X(cudaErrorStreamCaptureWrongThread, "attempt to end a capture that another thread began")     \
     X(cudaErrorUnknown, "unknown error")
 
 const char *cudaGetErrorName(cudaError_t e)

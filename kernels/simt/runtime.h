@@ -23,7 +23,7 @@ extern char sticky_text[2048];
 cudaError_t note(cudaError_t e);
 
 /* ---- stream.cc ---- */
-enum OpKind { OP_LAUNCH, OP_COPY, OP_SET, OP_FREE, OP_RECORD, OP_WAIT, OP_GRAPH };
+enum OpKind { OP_LAUNCH, OP_COPY, OP_SET, OP_FREE, OP_RECORD, OP_WAIT };
 
 struct Op {
     OpKind kind;
@@ -37,7 +37,6 @@ struct Op {
     cudaEvent_t event;
     cudaStream_t other; /* OP_WAIT: until its work up to `until` is done */
     uint64_t until;     /* OP_RECORD: which record of the event this is */
-    cudaGraphExec_t graph;
 };
 
 /* Takes ownership of the op: into the stream's queue, or into the graph being captured. */
@@ -49,13 +48,17 @@ void run_all_streams(void);
 /* Number of the newest op of s. */
 uint64_t stream_newest(cudaStream_t s);
 cudaStream_t stream_or_default(cudaStream_t s);
+cudaStream_t stream_first(void); /* of all, by `next` */
 
 /* ---- graph.cc ---- */
 /* The graph that s records into, or NULL. */
 cudaGraph_t capturing(cudaStream_t s);
-void graph_add(cudaGraph_t g, Op *op);
-void graph_run(cudaGraphExec_t e);
-void graph_release(cudaGraphExec_t e);
+cudaError_t graph_add(cudaGraph_t g, Op *op);
+/* Whether s is being captured; then whoever waits for it has spoilt that. */
+bool capture_waits(cudaStream_t s);
+/* What CUDA calls potentially unsafe (memory, waiting, events' state) is refused, and spoils the
+ * capture, on a thread that captures; in global mode on any thread. */
+cudaError_t capture_allows(void);
 
 /* ---- event.cc ---- */
 void event_ran(cudaEvent_t e, uint64_t record);

@@ -142,6 +142,7 @@ struct Options {
     bool guard, now, faulty;
     int capability; /* 80, 90 */
     size_t fail;    /* launches until one fails, 0 = none will */
+    size_t capture; /* likewise ops until one cannot be recorded */
 };
 extern Options options;
 

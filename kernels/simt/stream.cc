@@ -16,6 +16,10 @@ cudaStream_t stream_or_default(cudaStream_t s)
 {
     return s ? s : &default_stream;
 }
+cudaStream_t stream_first(void)
+{
+    return streams;
+}
 uint64_t stream_newest(cudaStream_t s)
 {
     return s->newest;
@@ -66,9 +70,6 @@ void run_op(Op *op)
     case OP_WAIT:
         run_stream(op->other, op->until);
         break;
-    case OP_GRAPH:
-        graph_run(op->graph);
-        break;
     }
     memory_close();
 }
@@ -81,7 +82,6 @@ cudaError_t run_stream(cudaStream_t s, uint64_t until)
         if (!s->first) s->last = nullptr;
         s->queued--;
         run_op(op);
-        if (op->kind == OP_GRAPH) graph_release(op->graph);
         free(op);
     }
     return sticky;
@@ -110,10 +110,7 @@ cudaError_t enqueue(cudaStream_t s, Op *op)
         free(op);
         return cudaErrorInvalidResourceHandle;
     }
-    if (s->capture) {
-        graph_add(s->capture, op);
-        return cudaSuccess;
-    }
+    if (s->capture) return graph_add(s->capture, op);
     order_with_default(s);
     op->next = nullptr;
     op->number = ++s->newest;
@@ -191,7 +188,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
     for (uint64_t until = UINT64_MAX;;) {
         Locked lock;
         if (!known(s)) return note(cudaErrorInvalidResourceHandle);
-        if (s->capture) return note(cudaErrorStreamCaptureUnsupported);
+        if (capture_waits(s) || (until == UINT64_MAX && capture_allows()))
+            return note(cudaErrorStreamCaptureUnsupported);
         if (until == UINT64_MAX) until = s->newest;
         if (!s->first || s->first->number > until) return note(sticky);
         run_stream(s, s->first->number);
@@ -204,6 +202,7 @@ cudaError_t cudaStreamQuery(cudaStream_t s)
     Locked lock;
     s = stream_or_default(s);
     if (!known(s)) return note(cudaErrorInvalidResourceHandle);
+    if (capture_waits(s) || capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     if (s->first) run_stream(s, s->first->number);
     if (sticky) return note(sticky);
     return s->first ? cudaErrorNotReady : cudaSuccess;
@@ -212,6 +211,9 @@ cudaError_t cudaStreamQuery(cudaStream_t s)
 cudaError_t cudaDeviceSynchronize(void)
 {
     Locked lock;
+    bool captured = false;
+    for (CUstream_st *s = streams; s; s = s->next) captured |= capture_waits(s);
+    if (captured) return note(cudaErrorStreamCaptureUnsupported);
     run_all_streams();
     return note(sticky);
 }
@@ -250,7 +252,8 @@ cudaError_t cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size
     const cudaError_t e = check_copy(dst, src, span_dst, span_src, kind);
     if (e != cudaSuccess) return note(e);
     const bool at_once = pageable(dst, span_dst) || pageable(src, span_src);
-    if (at_once && capturing(s)) return note(cudaErrorStreamCaptureUnsupported);
+    if (at_once && capture_waits(stream_or_default(s)))
+        return note(cudaErrorStreamCaptureUnsupported);
     Op *op = new_op(OP_COPY, 0);
     if (!op) return note(cudaErrorMemoryAllocation);
     op->dst = dst;
@@ -272,7 +275,10 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
 
 cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind)
 {
-    const cudaError_t e = cudaMemcpyAsync(dst, src, bytes, kind, nullptr);
+    Locked lock;
+    cudaError_t e = capture_allows();
+    if (e) return note(e);
+    e = cudaMemcpyAsync(dst, src, bytes, kind, nullptr);
     return e ? e : cudaStreamSynchronize(nullptr);
 }
 
@@ -291,7 +297,9 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 
 cudaError_t cudaMemset(void *p, int value, size_t bytes)
 {
-    return cudaMemsetAsync(p, value, bytes, nullptr);
+    Locked lock;
+    const cudaError_t e = capture_allows();
+    return e ? note(e) : cudaMemsetAsync(p, value, bytes, nullptr);
 }
 
 } // extern "C"

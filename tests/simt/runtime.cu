@@ -1,5 +1,6 @@
 /* runtime.cu: what the emulated runtime API promises: work is done when somebody waits and not
  * before; what CUDA forbids is an error; what a GPU lacks (memory) can be made to lack. */
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -150,15 +151,186 @@ static void graphs(void)
     cudaGraphLaunch(exec, s);
     cudaGraphExecDestroy(exec); /* while queued */
     CHECK(cudaStreamSynchronize(s) == cudaSuccess);
-    /* what waits cannot be recorded */
-    cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal);
-    CHECK(cudaStreamSynchronize(s) == cudaErrorStreamCaptureUnsupported);
-    CHECK(cudaFreeAsync(d, s) == cudaSuccess);
-    CHECK(cudaStreamEndCapture(s, &g) == cudaErrorStreamCaptureInvalidated);
-    cudaGetLastError();
     cudaFree(d);
     cudaFreeHost(h);
     cudaStreamDestroy(s);
+}
+
+/* ---- what cannot be recorded: each call fails, and the capture with it ---- */
+
+static cudaStream_t recording, beside;
+static cudaEvent_t mark;
+static int *there, *pinned;
+static void *room;
+
+static cudaError_t wait_stream(void)
+{
+    return cudaStreamSynchronize(recording);
+}
+static cudaError_t wait_other(void)
+{
+    return cudaStreamSynchronize(beside);
+}
+static cudaError_t ask_stream(void)
+{
+    return cudaStreamQuery(recording);
+}
+static cudaError_t wait_event(void)
+{
+    return cudaEventSynchronize(mark);
+}
+static cudaError_t ask_event(void)
+{
+    return cudaEventQuery(mark);
+}
+static cudaError_t wait_device(void)
+{
+    return cudaDeviceSynchronize();
+}
+static cudaError_t take(void)
+{
+    return cudaMalloc(&room, 100);
+}
+static cudaError_t give(void)
+{
+    return cudaFree(there);
+}
+static cudaError_t pin(void)
+{
+    return cudaMallocHost(&room, 100);
+}
+static cudaError_t unpin(void)
+{
+    return cudaFreeHost(pinned);
+}
+static cudaError_t copy(void)
+{
+    return cudaMemcpy(there, pinned, 4, cudaMemcpyHostToDevice);
+}
+static cudaError_t fill(void)
+{
+    return cudaMemset(there, 0, 4);
+}
+static cudaError_t pageable(void)
+{
+    int plain = 0;
+    return cudaMemcpyAsync(there, &plain, 4, cudaMemcpyHostToDevice, recording);
+}
+static cudaError_t free_later(void)
+{
+    return cudaFreeAsync(there, recording);
+}
+/* Legal: they touch another stream, or only say what is to be done. */
+static cudaError_t copy_beside(void)
+{
+    return cudaMemcpyAsync(there, pinned, 4, cudaMemcpyHostToDevice, beside);
+}
+static cudaError_t copy_pinned(void)
+{
+    return cudaMemcpyAsync(there, pinned, 4, cudaMemcpyHostToDevice, recording);
+}
+
+static const struct {
+    const char *name;
+    cudaError_t (*call)(void);
+    /* refused: on the thread that captures; on another one, in thread-local and in global mode */
+    bool here, apart, global;
+} calls[] = {
+    {"cudaStreamSynchronize", wait_stream, true, true, true},
+    {"cudaStreamSynchronize of another", wait_other, true, false, true},
+    {"cudaStreamQuery", ask_stream, true, true, true},
+    {"cudaEventSynchronize", wait_event, true, false, true},
+    {"cudaEventQuery", ask_event, true, false, true},
+    {"cudaDeviceSynchronize", wait_device, true, true, true},
+    {"cudaMalloc", take, true, false, true},
+    {"cudaMallocHost", pin, true, false, true},
+    {"cudaMemcpy", copy, true, false, true},
+    {"cudaMemset", fill, true, false, true},
+    {"cudaMemcpyAsync of plain memory", pageable, true, true, true},
+    {"cudaFreeAsync", free_later, true, true, true},
+    {"cudaMemcpyAsync beside", copy_beside, false, false, false},
+    {"cudaMemcpyAsync", copy_pinned, false, false, false},
+    {"cudaFree", give, true, false, true},
+    {"cudaFreeHost", unpin, true, false, true},
+};
+
+typedef struct asked {
+    cudaError_t (*call)(void);
+    cudaError_t got;
+} asked;
+static void *ask_apart(void *arg)
+{
+    asked *a = (asked *)arg;
+    a->got = a->call();
+    return nullptr;
+}
+
+/* Makes a call during a capture; whether it was refused, and whether the capture was spoilt. */
+static void try_call(size_t i, bool apart, enum cudaStreamCaptureMode mode, bool refused)
+{
+    there = device_ints();
+    pinned = pinned_ints();
+    room = nullptr;
+    cudaEventRecord(mark, beside);
+    CHECK(cudaStreamBeginCapture(recording, mode) == cudaSuccess);
+    add(there, 1, recording);
+    asked a = {calls[i].call, cudaSuccess};
+    pthread_t t;
+    if (apart && pthread_create(&t, nullptr, ask_apart, &a) == 0)
+        pthread_join(t, nullptr);
+    else
+        ask_apart(&a);
+    cudaGraph_t g = nullptr;
+    const cudaError_t end = cudaStreamEndCapture(recording, &g);
+    if (refused != (a.got == cudaErrorStreamCaptureUnsupported) ||
+        end != (refused ? cudaErrorStreamCaptureInvalidated : cudaSuccess) || !g != refused) {
+        failures++;
+        printf("  FAIL %s, thread %d, mode %d: %s, then %s\n", calls[i].name, apart, (int)mode,
+               cudaGetErrorName(a.got), cudaGetErrorName(end));
+    }
+    if (g) cudaGraphDestroy(g);
+    cudaGetLastError();
+    const bool gone = calls[i].call == give && !refused, loose = calls[i].call == unpin && !refused;
+    if (!gone) cudaFree(there);
+    if (!loose) cudaFreeHost(pinned);
+    if (calls[i].call == take) cudaFree(room);
+    if (calls[i].call == pin) cudaFreeHost(room);
+    CHECK(cudaDeviceSynchronize() == cudaSuccess); /* the stream serves on */
+}
+
+static void captures(void)
+{
+    cudaStreamCreateWithFlags(&recording, cudaStreamNonBlocking);
+    cudaStreamCreateWithFlags(&beside, cudaStreamNonBlocking);
+    cudaEventCreateWithFlags(&mark, cudaEventDisableTiming);
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
+        try_call(i, false, cudaStreamCaptureModeThreadLocal, calls[i].here);
+        try_call(i, false, cudaStreamCaptureModeGlobal, calls[i].here);
+        try_call(i, true, cudaStreamCaptureModeThreadLocal, calls[i].apart);
+        try_call(i, true, cudaStreamCaptureModeGlobal, calls[i].global);
+    }
+    /* relaxed: only what waits for the captured stream itself */
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        try_call(i, false, cudaStreamCaptureModeRelaxed, calls[i].apart);
+    /* the second op of two cannot be recorded */
+    cudaGraph_t g;
+    int *d = device_ints();
+    CHECK(simt_configure("capture=2"));
+    cudaStreamBeginCapture(recording, cudaStreamCaptureModeThreadLocal);
+    add(d, 1, recording);
+    CHECK(cudaGetLastError() == cudaSuccess);
+    add(d, 1, recording);
+    CHECK(cudaGetLastError() == cudaErrorStreamCaptureUnsupported);
+    CHECK(cudaStreamEndCapture(recording, &g) == cudaErrorStreamCaptureInvalidated && !g);
+    cudaStreamBeginCapture(recording, cudaStreamCaptureModeThreadLocal);
+    add(d, 1, recording);
+    CHECK(cudaStreamEndCapture(recording, &g) == cudaSuccess);
+    cudaGraphDestroy(g);
+    cudaGetLastError();
+    cudaFree(d);
+    cudaEventDestroy(mark);
+    cudaStreamDestroy(beside);
+    cudaStreamDestroy(recording);
 }
 
 static void memory(void)
@@ -258,6 +430,7 @@ int main(void)
     late();
     events();
     graphs();
+    captures();
     memory();
     errors();
     side_by_side();

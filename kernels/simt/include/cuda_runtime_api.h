@@ -37,6 +37,7 @@ typedef enum cudaError {
     cudaErrorNotSupported = 801,
     cudaErrorStreamCaptureUnsupported = 900,
     cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureWrongThread = 908,
     cudaErrorUnknown = 999
 } cudaError_t;
 
@@ -219,6 +220,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e);
  *   faulty=0|1           1: products by wgmma come out wrong, as if they were misunderstood
  *   fail=N               the N-th launch from now is met by an uncorrectable ECC error: the device
  *                        is lost until cudaDeviceReset
+ *   capture=N            the N-th op recorded from now on cannot be: its call fails, and the capture
  * False (and nothing changed after the offender) if an option is unknown. Not while work runs. */
 int simt_configure(const char *options);
 
