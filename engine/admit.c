@@ -145,7 +145,7 @@ void an_expire(const an_track *k)
 static bool starts_here(const an_claim *c, void *unit)
 {
     an_unit *u = unit;
-    const an_job *j = job_of((an_claim *)(uintptr_t)c);
+    an_job *j = job_of((an_claim *)(uintptr_t)c);
     return j->slot ? j->slot->unit == u : an_place(u->e, j) == u;
 }
 

@@ -225,6 +225,13 @@ void an_pages_give(an_pages *p, int32_t i)
 
 /* ---------------------------------------------------------------- finding */
 
+bool an_pages_has(const an_pages *p, an_prefix name)
+{
+    for (int32_t i = p->bucket[name.a & p->mask]; i >= 0; i = p->page[i].chain)
+        if (same(p->page[i].name, name)) return true;
+    return false;
+}
+
 int32_t an_pages_find(an_pages *p, an_prefix parent, an_prefix name, const int32_t ids[AN_KV_BLOCK])
 {
     for (int32_t i = p->bucket[name.a & p->mask]; i >= 0; i = p->page[i].chain) {

@@ -32,6 +32,9 @@ void an_pages_hold(an_pages *p, int32_t page); /* one holder more */
  */
 void an_pages_give(an_pages *p, int32_t page);
 
+/* Whether a page of this name is remembered, without taking it. */
+bool an_pages_has(const an_pages *p, an_prefix name);
+
 an_prefix an_prefix_root(const an_pages *p, const char *salt, uint64_t number);
 an_prefix an_prefix_next(const an_pages *p, an_prefix parent, const int32_t ids[AN_KV_BLOCK]);
 /* The page of this name, or -1; one holder more. The ids are compared, not only the hashes. */

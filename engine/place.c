@@ -72,7 +72,30 @@ static bool busy(const an_unit *u, bool text)
     return u->load[text] >= (text ? u->e->o.max_batch : 1);
 }
 
-an_unit *an_place(an_engine *e, const an_job *j)
+/* The device whose prefix cache holds most of the prompt, if any holds a page of it. A long prompt
+ * is hashed once, not at every tick that it waits for. */
+static an_unit *home_of(an_engine *e, an_job *j)
+{
+    int most = 0;
+    if (j->home_known || !j->text || e->units == 1) return j->home;
+    for (int i = 0; i < e->units; i++) {
+        const int n = an_pages_known(j, &e->unit[i].slot[j->files->index]);
+        if (n <= most) continue;
+        most = n;
+        j->home = &e->unit[i];
+    }
+    j->home_known = true;
+    return j->home;
+}
+
+/* Its cached prefix is worth a few answers more in the batch; then others compute it once more. */
+static bool worth_it(const an_unit *home, const an_slot *s, const an_unit *other)
+{
+    return home->ok && s->loaded && has_places(home, true) &&
+           home->load[true] <= other->load[true] + home->e->o.max_batch;
+}
+
+an_unit *an_place(an_engine *e, an_job *j)
 {
     const bool text = j->text != NULL;
     an_unit *holder = NULL, *room = NULL, *any = NULL;
@@ -92,7 +115,10 @@ an_unit *an_place(an_engine *e, const an_job *j)
         if (!room || less_busy(u, room, text)) room = u;
     }
     const bool idle = room && room->load[0] + room->load[1] == 0;
-    if (holder) return idle && busy(holder, text) ? room : holder;
+    if (holder) {
+        an_unit *best = idle && busy(holder, text) ? room : holder, *home = home_of(e, j);
+        return home && worth_it(home, &home->slot[j->files->index], best) ? home : best;
+    }
     if (held) return room; /* those that hold it are full */
     return room ? room : any;
 }

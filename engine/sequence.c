@@ -100,6 +100,21 @@ static int32_t find_page(const an_unit *u, const an_task *t, int i)
                          q->ids + i * AN_KV_BLOCK);
 }
 
+int an_pages_known(const an_job *j, const an_slot *s)
+{
+    const an_text_job *x = j->text;
+    const an_pages *pool = s->lm.pages;
+    int n = 0;
+    if (!pool || !j->e->o.prefix_cache) return 0;
+    an_prefix name = an_prefix_root(pool, x->salt ? x->salt : "", 0);
+    while ((n + 1) * AN_KV_BLOCK <= x->n_ids - 1) {
+        name = an_prefix_next(pool, name, x->ids + n * AN_KV_BLOCK);
+        if (!an_pages_has(pool, name)) break;
+        n++;
+    }
+    return n;
+}
+
 void an_seq_publish(an_unit *u, an_task *t)
 {
     an_seq *q = t->seq;

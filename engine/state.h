@@ -223,6 +223,8 @@ struct an_job {
     an_engine *e;
     an_files *files;
     an_slot *slot; /* lock to change: where it runs. NULL until its first task starts */
+    an_unit *home; /* device thread: who remembers most of its prompt; looked for once */
+    bool home_known;
     an_task_kind kind;
     /* never change after submit */
     char id[40], client[AN_CLIENT_NAME];
@@ -341,6 +343,8 @@ an_stage an_task_stage(const an_task *t);
 an_status an_seq_open(an_task *t, an_error *err);
 void an_seq_close(an_task *t);
 bool an_seq_ready(const an_task *t);
+/* Pages of the job's prompt that the model's pool there remembers. Device thread. */
+int an_pages_known(const an_job *j, const an_slot *s);
 void an_seqs_place(an_unit *u); /* waiting sequences get pages while there are any */
 /* Pages for the next token of every sequence of this model that decodes; the least senior ones make
  * way. */
@@ -368,8 +372,8 @@ void an_admit(const an_track *k);  /* starts waiting jobs while there is room */
 void an_job_end(an_job *j, an_job_state state, const an_error *why);
 void an_task_finished(an_task *t); /* its picture is there */
 
-/* place.c; lock. Where a waiting job is to start: NULL, nowhere yet. */
-an_unit *an_place(an_engine *e, const an_job *j);
+/* place.c; lock, device thread. Where a waiting job is to start: NULL, nowhere yet. */
+an_unit *an_place(an_engine *e, an_job *j);
 void an_job_bind(an_job *j, an_unit *u);
 void an_job_unbind(an_job *j);                      /* it ended, or may start elsewhere */
 const an_error *an_engine_lost(const an_engine *e); /* why no device is left, or NULL */

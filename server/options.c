@@ -39,9 +39,9 @@ static const option table[] = {
 
     {NULL, "Device", 0, 0, 0, 0, 0, NULL, NULL},
     {"--device", "NAME", KIND_STRING, STR(device), 0, 0, "auto",
-     "auto (a GPU if there is one, else cpu), cpu, cuda, cuda:1 and so on; simt (the GPU's kernels "
-     "on "
-     "the CPU) and ref (plain C) are slow, for tests"},
+     "auto (a GPU if there is one, else cpu), cpu, cuda, cuda:1 and so on; several GPUs behind one "
+     "queue: cuda:0,cuda:1 or cuda:all; simt (the GPU's kernels on the CPU) and ref (plain C) are "
+     "slow, for tests"},
     {"--dtype", "NAME", KIND_STRING, STR(dtype), 0, 0, "auto",
      "auto, bf16 or f32; auto is bf16 where the machine multiplies it natively"},
     {"--threads", "N", KIND_INT, NUM(threads), 0, 1024, "0",
@@ -51,7 +51,9 @@ static const option table[] = {
     {"--gemm", "NAME", KIND_STRING, STR(gemm), 0, 0, "auto",
      "CPU matrix products and convolutions: auto, own, onednn"},
     {"--memory", "SIZE", KIND_SIZE, NUM(engine.memory_bytes), 0, 1e15, "0",
-     "budget for weights and activations; 0 = 80 % of the machine's memory"},
+     "budget for weights and activations, on each device; 0 = 80 % of the machine's memory, 90 % "
+     "of "
+     "a GPU's own"},
 
     {NULL, "Queue and limits", 0, 0, 0, 0, 0, NULL, NULL},
     {"--max-queue", "N", KIND_INT, NUM(engine.max_queue), 1, 1e6, "256",
@@ -59,7 +61,7 @@ static const option table[] = {
     {"--max-batch", "N", KIND_INT, NUM(engine.max_batch), 1, 64, "8",
      "pictures that advance together in one tick"},
     {"--max-running", "N", KIND_INT, NUM(engine.max_running), 1, 960, "16",
-     "pictures started and not finished"},
+     "pictures started and not finished, on each device"},
     {"--max-n", "N", KIND_INT, NUM(engine.max_n), 1, 1000, "10", "pictures of a request"},
     {"--max-steps", "N", KIND_INT, NUM(engine.max_steps), 1, 1000, "150", "steps per picture"},
     {"--max-width", "N", KIND_INT, NUM(engine.max_width), 8, 65536, "2048", "pixels"},
@@ -86,7 +88,7 @@ static const option table[] = {
     {"--max-completions", "N", KIND_INT, NUM(engine.max_completions), 1, 4096, "128",
      "answers (n) to one prompt; a request's together: this or --max-queue, the larger"},
     {"--max-sequences", "N", KIND_INT, NUM(engine.max_sequences), 1, 4096, "64",
-     "answers that grow at once"},
+     "answers that grow at once, on each device"},
     {"--tick-tokens", "N", KIND_INT, NUM(engine.tick_tokens), 16, 65536, "512",
      "tokens of one tick: those of growing answers, the rest for prompts"},
     {"--kv-bytes", "SIZE", KIND_SIZE, NUM(engine.kv_bytes), 0, 1e15, "0",

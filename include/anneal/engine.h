@@ -17,12 +17,12 @@
 typedef struct an_engine an_engine;
 
 typedef struct an_engine_options {
-    an_device_options device;
+    an_device_options device; /* or devices: an_devices_open */
     const char *dtype;       /* "auto", "f32", "bf16" */
     const char *const *model_dirs; /* NULL-terminated; every entry of each is a model */
     int max_queue;           /* jobs waiting, default 256 */
     int max_batch;           /* pictures that advance together in a tick, default 8 */
-    int max_running;         /* pictures started and not finished, default 16 */
+    int max_running;         /* pictures started and not finished on a device, default 16 */
     int max_n;               /* pictures of a request, default 10 */
     int max_steps;           /* default 150 */
     int max_width, max_height; /* default 2048 */
@@ -32,14 +32,14 @@ typedef struct an_engine_options {
     size_t max_result_bytes; /* pixels of finished jobs kept, default 512 MiB; and, on its own,
                                 uploads of waiting ones */
     double job_ttl_s;        /* default 600 */
-    size_t memory_bytes;     /* budget for weights and activations; 0 = 80 % of the machine's, 90 %
-                                of a GPU's own */
+    size_t memory_bytes;     /* budget for weights and activations of a device; 0 = 80 % of the
+                                machine's, 90 % of a GPU's own */
     int text_cache;          /* encodings kept, default 256 */
     int vae_tile;            /* latents above this edge decode in tiles, default 128 */
     /* language models */
     int max_context;         /* positions of a sequence, whatever the model allows; default 32768 */
     int max_tokens;          /* new tokens of a completion, default 16384 */
-    int max_sequences;       /* completions that run at once, default 64 */
+    int max_sequences;       /* completions that run at once on a device, default 64 */
     int tick_tokens;         /* tokens of a tick: decoding ones, the rest for prompts; default 512 */
     size_t kv_bytes;         /* for keys and values of a model; 0 = an eighth of memory_bytes */
     bool prefix_cache;       /* default true */
@@ -50,8 +50,8 @@ typedef struct an_engine_options {
 } an_engine_options;
 void an_engine_options_default(an_engine_options *o);
 
-/* Opens the device, scans the model folders and starts the device thread, which loads the default
- * model of each kind. Broken models are logged and listed with their error, the others served. */
+/* Opens the devices, scans the model folders and starts the device thread, which loads the default
+ * model of each kind on every device. Broken models are logged and listed with their error, the others served. */
 an_status an_engine_new(const an_engine_options *o, an_engine **out, an_error *err);
 bool an_engine_ready(const an_engine *e); /* default models are loaded (or have failed) */
 /* Refuses new jobs (AN_STOPPING), lets running ones finish within grace_s, cancels the rest. Blocks. */
@@ -328,8 +328,8 @@ typedef struct an_histogram {
 } an_histogram;
 
 typedef struct an_engine_stats {
-    bool ready, draining, device_ok;
-    char device_error[sizeof((an_error *)0)->message]; /* if it is not ok: "device lost: ..." */
+    bool ready, draining, device_ok; /* device_ok: at least one answers */
+    char device_error[sizeof((an_error *)0)->message]; /* if none does: "device lost: ..." */
     int queued, running, running_rows;
     uint64_t jobs_done, jobs_failed, jobs_canceled, jobs_refused, images_done;
     uint64_t ticks[AN_STAGE_COUNT], rows[AN_STAGE_COUNT]; /* rows / ticks = mean batch */

@@ -70,6 +70,12 @@ static an_status no_gpu(cudaError_t e, an_error *err)
     return AN_DEVICE;
 }
 
+int GPU(count)(void)
+{
+    int n = 0;
+    return cudaGetDeviceCount(&n) ? 0 : n;
+}
+
 static an_status describe(an_device *d, gpu_device *g, an_error *err)
 {
     struct cudaDeviceProp p;
@@ -86,9 +92,11 @@ static an_status describe(an_device *d, gpu_device *g, an_error *err)
                              "needed",
                              kind, g->index, p.name, p.major, p.minor, LEAST_CAPABILITY / 10,
                              LEAST_CAPABILITY % 10);
+    char number[16] = "";
+    if (GPU(count)() > 1) snprintf(number, sizeof number, ":%d", g->index);
     if (GPU_EMULATED)
         snprintf(d->description, sizeof d->description,
-                 "simt: the GPU's kernels on the CPU, thread by thread, for tests");
+                 "simt%s: the GPU's kernels on the CPU, thread by thread, for tests", number);
     else
         snprintf(d->description, sizeof d->description,
                  "cuda:%d: %s, compute capability %d.%d, %d multiprocessors, %.1f GiB", g->index,
@@ -130,12 +138,6 @@ an_status GPU(open)(an_device *d, const char *which, an_error *err)
     return s;
 }
 
-int GPU(count)(void)
-{
-    int n = 0;
-    return cudaGetDeviceCount(&n) ? 0 : n;
-}
-
 void GPU(close)(an_device *d)
 {
     gpu_device *g = d->gpu;
@@ -151,13 +153,14 @@ void GPU(close)(an_device *d)
     d->gpu = NULL;
 }
 
-/* cudaSetDevice is the thread's own, and cheap, but not free: asked for on a change only. */
+/* cudaSetDevice is the thread's own, and cheap, but not free: asked for on a change only. That of a
+ * lost device fails and has switched all the same. */
 an_status GPU(enter)(an_device *d, an_error *err)
 {
     static _Thread_local int current = -1;
     const int index = GPU(device_of)(d)->index;
     if (current == index) return AN_OK;
     an_status s = GPU(checked)((int)cudaSetDevice(index), "choosing the GPU", err);
-    if (!s) current = index;
+    current = s ? -1 : index;
     return s;
 }

@@ -93,7 +93,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
     Locked lock;
     if (!e) return note(cudaErrorInvalidResourceHandle);
     if (capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
-    return note(done(e) ? sticky : run_stream(e->stream, e->number));
+    return note(done(e) ? sticky() : run_stream(e->stream, e->number));
 }
 
 /* As cudaStreamQuery: each question lets the stream get on a little. */
@@ -103,7 +103,7 @@ cudaError_t cudaEventQuery(cudaEvent_t e)
     if (!e) return note(cudaErrorInvalidResourceHandle);
     if (capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     if (!done(e)) cudaStreamQuery(e->stream);
-    if (sticky) return note(sticky);
+    if (sticky()) return note(sticky());
     return done(e) ? cudaSuccess : cudaErrorNotReady;
 }
 

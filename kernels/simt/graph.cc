@@ -146,7 +146,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s)
     bool whole;
     Op *op = copy_ops(e->first, &whole);
     if (!whole) return note(cudaErrorMemoryAllocation);
-    cudaError_t done = sticky;
+    cudaError_t done = sticky();
     while (op) {
         Op *next = op->next;
         done = enqueue(s, op);

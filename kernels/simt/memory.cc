@@ -17,11 +17,12 @@ enum : size_t { ALIGN = 256, GAP = 1024, FILL_MOST = 64 << 20, RESERVE_EXTRA = 1
 /* Allocations in order of address. */
 struct Piece {
     size_t at, bytes; /* at: offset in the arena; bytes as asked for */
+    int device;
 };
 
 static struct {
     char *base;
-    size_t size, used, reached; /* reached: nothing was ever taken past it */
+    size_t size, reached; /* reached: nothing was ever taken past it */
     Piece *pieces;
     size_t n, cap;
     int open;
@@ -43,7 +44,7 @@ static size_t round_up(size_t n)
 static bool arena_made(void)
 {
     if (arena.base) return true;
-    const size_t size = options.memory + RESERVE_EXTRA;
+    const size_t size = options.memory * (size_t)options.devices + RESERVE_EXTRA;
     void *p = mmap(nullptr, size, options.guard ? PROT_NONE : PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return false;
@@ -116,17 +117,17 @@ static bool more_pieces(void)
 static cudaError_t take(void **p, size_t bytes)
 {
     const size_t need = round_up(bytes) + GAP;
-    if (bytes > options.memory || round_up(bytes) > options.memory - arena.used || !arena_made() ||
-        !more_pieces())
+    if (bytes > options.memory || round_up(bytes) > options.memory - devices[current].used ||
+        !arena_made() || !more_pieces())
         return cudaErrorMemoryAllocation;
     size_t at = 0, i = 0;
     for (; i < arena.n && arena.pieces[i].at - at < need; i++)
         at = arena.pieces[i].at + round_up(arena.pieces[i].bytes) + GAP;
     if (arena.size - at < need) return cudaErrorMemoryAllocation; /* fragmented */
     memmove(&arena.pieces[i + 1], &arena.pieces[i], (arena.n - i) * sizeof *arena.pieces);
-    arena.pieces[i] = {at, bytes};
+    arena.pieces[i] = {at, bytes, current};
     arena.n++;
-    arena.used += round_up(bytes);
+    devices[current].used += round_up(bytes);
     if (at + need > arena.reached) arena.reached = at + need;
     SIMT_UNPOISON(arena.base + at, bytes);
     SIMT_POISON(arena.base + at + bytes, need - bytes);
@@ -149,7 +150,7 @@ void memory_release(void *p)
         madvise(p, bytes, MADV_DONTNEED);
     memory_close();
     SIMT_POISON(p, bytes);
-    arena.used -= round_up(bytes);
+    devices[arena.pieces[i].device].used -= round_up(bytes);
     arena.n--;
     memmove(&arena.pieces[i], &arena.pieces[i + 1], (arena.n - i) * sizeof *arena.pieces);
 }
@@ -163,7 +164,8 @@ void memory_reset(void)
         munmap(arena.base, arena.size);
     }
     free(arena.pieces);
-    arena = {nullptr, 0, 0, 0, nullptr, 0, 0, 0};
+    arena = {nullptr, 0, 0, nullptr, 0, 0, 0};
+    for (int i = 0; i < DEVICES_MOST; i++) devices[i].used = 0;
 }
 
 } // namespace simt
@@ -179,7 +181,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
     Locked lock;
     if (!p) return note(cudaErrorInvalidValue);
     *p = nullptr;
-    if (sticky) return note(sticky);
+    if (sticky()) return note(sticky());
     if (capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     return note(bytes ? take(p, bytes) : cudaSuccess);
 }
@@ -190,12 +192,12 @@ cudaError_t cudaFree(void *p)
     Locked lock;
     if (p && capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     run_all_streams();
-    if (!p) return note(sticky);
+    if (!p) return note(sticky());
     const size_t offset = (size_t)((char *)p - arena.base), i = find(offset);
     if (!memory_is_device(p, 1) || i == arena.n || arena.pieces[i].at != offset)
         return note(cudaErrorInvalidValue);
     memory_release(p);
-    return note(sticky);
+    return note(sticky());
 }
 
 /* There at once; what is freed on a stream stays until the stream has come so far. */
@@ -222,9 +224,9 @@ cudaError_t cudaFreeAsync(void *p, cudaStream_t s)
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
 {
     Locked lock;
-    if (free_bytes) *free_bytes = options.memory - arena.used;
+    if (free_bytes) *free_bytes = options.memory - devices[current].used;
     if (total) *total = options.memory;
-    return note(sticky);
+    return note(sticky());
 }
 
 /* ---------------------------------------------------------------- pinned host memory */

@@ -8,9 +8,9 @@
 namespace simt
 {
 
-Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false, false, 80, 0, 0};
-cudaError_t sticky = cudaSuccess;
-char sticky_text[2048];
+Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false, false, 80, 0, -1, 1, 0};
+Device devices[DEVICES_MOST];
+__thread int current;
 static __thread cudaError_t last_error;
 
 /* ---------------------------------------------------------------- options */
@@ -37,6 +37,12 @@ static bool set_option(const char *name, const char *v)
         }
         return false;
     }
+    if (strcmp(name, "fail") == 0) { /* N, or N@device */
+        char *end;
+        options.fail = strtoull(v, &end, 10);
+        options.fail_on = *end == '@' ? (int)strtol(end + 1, &end, 10) : -1;
+        return end != v && *end == 0;
+    }
     if (!set_size(v, &n)) return false;
     if (strcmp(name, "seed") == 0)
         options.seed = n;
@@ -52,10 +58,10 @@ static bool set_option(const char *name, const char *v)
         options.capability = (int)n;
     else if (strcmp(name, "faulty") == 0)
         options.faulty = n != 0;
-    else if (strcmp(name, "fail") == 0)
-        options.fail = n;
     else if (strcmp(name, "capture") == 0)
         options.capture = n;
+    else if (strcmp(name, "devices") == 0 && n >= 1 && n <= DEVICES_MOST)
+        options.devices = (int)n;
     else
         return false;
     return true;
@@ -106,7 +112,7 @@ Locked::~Locked()
 
 cudaError_t note(cudaError_t e)
 {
-    if (sticky) e = sticky;
+    if (sticky()) e = sticky();
     if (e) last_error = e;
     return e;
 }
@@ -157,7 +163,9 @@ static cudaError_t check_launch(const Launch *l)
 void enqueue_launch(const Launch *l, const void *args, cudaStream_t s)
 {
     Locked locked;
-    const cudaError_t e = check_launch(l);
+    /* Copies may go to any device's streams, launches to the current one's. */
+    const bool ours = stream_or_default(s)->device == current || !s;
+    const cudaError_t e = ours ? check_launch(l) : cudaErrorInvalidResourceHandle;
     if (e) {
         note(e);
         return;
@@ -199,7 +207,7 @@ cudaError_t simt_func_set_shared(const void *kernel, int bytes)
 cudaError_t cudaGetLastError(void)
 {
     Locked locked;
-    const cudaError_t e = sticky ? sticky : last_error;
+    const cudaError_t e = sticky() ? sticky() : last_error;
     last_error = cudaSuccess;
     return e;
 }
@@ -207,7 +215,7 @@ cudaError_t cudaGetLastError(void)
 cudaError_t cudaPeekAtLastError(void)
 {
     Locked locked;
-    return sticky ? sticky : last_error;
+    return sticky() ? sticky() : last_error;
 }
 
 #define SIMT_ERRORS(X)                                                                             \
@@ -255,7 +263,7 @@ const char *cudaGetErrorString(cudaError_t e)
         SIMT_ERRORS(X)
 #undef X
     case cudaErrorLaunchFailure:
-        return sticky_text[0] ? sticky_text : "unspecified launch failure";
+        return devices[current].text[0] ? devices[current].text : "unspecified launch failure";
     }
     return "unrecognized error code";
 }
@@ -265,19 +273,21 @@ const char *cudaGetErrorString(cudaError_t e)
 cudaError_t cudaGetDeviceCount(int *count)
 {
     if (!count) return note(cudaErrorInvalidValue);
-    *count = 1;
+    *count = options.devices;
     return note(cudaSuccess);
 }
 
 cudaError_t cudaSetDevice(int device)
 {
-    return note(device ? cudaErrorInvalidDevice : cudaSuccess);
+    if (device < 0 || device >= options.devices) return note(cudaErrorInvalidDevice);
+    current = device;
+    return note(cudaSuccess);
 }
 
 cudaError_t cudaGetDevice(int *device)
 {
     if (!device) return note(cudaErrorInvalidValue);
-    *device = 0;
+    *device = current;
     return note(cudaSuccess);
 }
 
@@ -288,7 +298,8 @@ cudaError_t cudaSetDeviceFlags(unsigned int)
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int device)
 {
-    if (!value || device) return note(device ? cudaErrorInvalidDevice : cudaErrorInvalidValue);
+    if (!value || device < 0 || device >= options.devices)
+        return note(value ? cudaErrorInvalidDevice : cudaErrorInvalidValue);
     switch (attr) {
     case cudaDevAttrMaxSharedMemoryPerBlock:
         *value = SHARED_PLAIN;
@@ -314,7 +325,8 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
 {
-    if (!p || device) return note(device ? cudaErrorInvalidDevice : cudaErrorInvalidValue);
+    if (!p || device < 0 || device >= options.devices)
+        return note(p ? cudaErrorInvalidDevice : cudaErrorInvalidValue);
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "CUDA threads as fibers on the CPU");
     p->totalGlobalMem = options.memory;
@@ -328,15 +340,20 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
     return note(cudaSuccess);
 }
 
-/* All work is dropped, all device memory gone, the error forgotten. */
+/* Of all devices, while CUDA does it to the current one: all work is dropped, all device memory
+ * gone, the errors forgotten. */
 cudaError_t cudaDeviceReset(void)
 {
     Locked locked;
-    if (!sticky) sticky = cudaErrorUnknown; /* nothing queued runs any more */
+    for (Device &d : devices)
+        if (!d.sticky) d.sticky = cudaErrorUnknown; /* nothing queued runs any more */
     run_all_streams();
     memory_reset();
-    sticky = last_error = cudaSuccess;
-    sticky_text[0] = 0;
+    for (Device &d : devices) {
+        d.sticky = cudaSuccess;
+        d.text[0] = 0;
+    }
+    last_error = cudaSuccess;
     return cudaSuccess;
 }
 

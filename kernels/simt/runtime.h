@@ -16,9 +16,20 @@ struct Locked {
     Locked(const Locked &) = delete;
 };
 
-/* ---- runtime.cc: errors. A kernel's failure stays until cudaDeviceReset, as on a GPU. ---- */
-extern cudaError_t sticky;
-extern char sticky_text[2048];
+/* ---- runtime.cc: devices and errors. A kernel's failure stays with its device until
+ * cudaDeviceReset, as on a GPU. ---- */
+enum { DEVICES_MOST = 8 };
+struct Device {
+    cudaError_t sticky;
+    char text[2048]; /* what a cudaErrorLaunchFailure was */
+    size_t used;     /* device memory */
+};
+extern Device devices[DEVICES_MOST];
+extern __thread int current; /* this thread's device */
+static inline cudaError_t sticky(void)
+{
+    return devices[current].sticky;
+}
 /* Notes e as this thread's last error and returns it; a sticky error wins. */
 cudaError_t note(cudaError_t e);
 
@@ -27,6 +38,7 @@ enum OpKind { OP_LAUNCH, OP_COPY, OP_SET, OP_FREE, OP_RECORD, OP_WAIT };
 
 struct Op {
     OpKind kind;
+    int device; /* its stream's */
     Op *next;
     uint64_t number; /* in its stream, from 1 */
     Launch launch;   /* its arguments behind the Op */
@@ -78,6 +90,7 @@ bool memory_is_pinned(const void *p, size_t bytes);
 
 struct CUstream_st {
     uint32_t magic;
+    int device;
     bool blocking; /* waits for the default stream and is waited for by it */
     simt::Op *first, *last;
     uint64_t newest; /* number of the newest op */

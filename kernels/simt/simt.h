@@ -142,7 +142,9 @@ struct Options {
     bool guard, now, faulty;
     int capability; /* 80, 90 */
     size_t fail;    /* launches until one fails, 0 = none will */
-    size_t capture; /* likewise ops until one cannot be recorded */
+    int fail_on;    /* of which device; -1: of all */
+    int devices;
+    size_t capture; /* ops until one cannot be recorded, 0 = all can */
 };
 extern Options options;
 

@@ -9,7 +9,8 @@ namespace simt
 
 enum { STREAM_MAGIC = 0x53545245, QUEUE_MOST = 4096 };
 
-static CUstream_st default_stream = {STREAM_MAGIC, true, nullptr, nullptr, 0, 0, nullptr, nullptr};
+static CUstream_st default_stream = {STREAM_MAGIC, 0,      true, nullptr, nullptr, 0, 0,
+                                     nullptr,      nullptr};
 static CUstream_st *streams = &default_stream;
 
 cudaStream_t stream_or_default(cudaStream_t s)
@@ -44,16 +45,18 @@ static void run_copy(const Op *op)
 /* Once a kernel has failed, nothing runs any more; what is owned is given back all the same. */
 void run_op(Op *op)
 {
-    if (sticky != cudaSuccess && op->kind != OP_RECORD && op->kind != OP_FREE) return;
+    Device *d = &devices[op->device];
+    if (d->sticky != cudaSuccess && op->kind != OP_RECORD && op->kind != OP_FREE) return;
     memory_open();
     switch (op->kind) {
     case OP_LAUNCH:
-        if (options.fail && --options.fail == 0) {
-            sticky = cudaErrorECCUncorrectable;
+        if (options.fail && (options.fail_on < 0 || options.fail_on == op->device) &&
+            --options.fail == 0) {
+            d->sticky = cudaErrorECCUncorrectable;
             break;
         }
-        if (!run_grid(&op->launch, op + 1, sticky_text, sizeof sticky_text))
-            sticky = cudaErrorLaunchFailure;
+        if (!run_grid(&op->launch, op + 1, d->text, sizeof d->text))
+            d->sticky = cudaErrorLaunchFailure;
         break;
     case OP_COPY:
         run_copy(op);
@@ -84,7 +87,7 @@ cudaError_t run_stream(cudaStream_t s, uint64_t until)
         run_op(op);
         free(op);
     }
-    return sticky;
+    return devices[s->device].sticky;
 }
 
 void run_all_streams(void)
@@ -110,6 +113,7 @@ cudaError_t enqueue(cudaStream_t s, Op *op)
         free(op);
         return cudaErrorInvalidResourceHandle;
     }
+    op->device = s->device;
     if (s->capture) return graph_add(s->capture, op);
     order_with_default(s);
     op->next = nullptr;
@@ -119,7 +123,7 @@ cudaError_t enqueue(cudaStream_t s, Op *op)
     /* A GPU's queue is not endless either. */
     if (++s->queued > QUEUE_MOST) run_stream(s, s->newest - QUEUE_MOST / 2);
     if (options.now) run_stream(s, s->newest);
-    return sticky;
+    return devices[s->device].sticky;
 }
 
 } // namespace simt
@@ -137,6 +141,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned int flags)
     CUstream_st *made = (CUstream_st *)calloc(1, sizeof *made);
     if (!made) return note(cudaErrorMemoryAllocation);
     made->magic = STREAM_MAGIC;
+    made->device = current;
     made->blocking = flags == cudaStreamDefault;
     made->next = default_stream.next;
     default_stream.next = made;
@@ -191,7 +196,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
         if (capture_waits(s) || (until == UINT64_MAX && capture_allows()))
             return note(cudaErrorStreamCaptureUnsupported);
         if (until == UINT64_MAX) until = s->newest;
-        if (!s->first || s->first->number > until) return note(sticky);
+        if (!s->first || s->first->number > until) return note(devices[s->device].sticky);
         run_stream(s, s->first->number);
     }
 }
@@ -204,7 +209,7 @@ cudaError_t cudaStreamQuery(cudaStream_t s)
     if (!known(s)) return note(cudaErrorInvalidResourceHandle);
     if (capture_waits(s) || capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
     if (s->first) run_stream(s, s->first->number);
-    if (sticky) return note(sticky);
+    if (devices[s->device].sticky) return note(devices[s->device].sticky);
     return s->first ? cudaErrorNotReady : cudaSuccess;
 }
 
@@ -215,7 +220,7 @@ cudaError_t cudaDeviceSynchronize(void)
     for (CUstream_st *s = streams; s; s = s->next) captured |= capture_waits(s);
     if (captured) return note(cudaErrorStreamCaptureUnsupported);
     run_all_streams();
-    return note(sticky);
+    return note(sticky());
 }
 
 /* ---------------------------------------------------------------- copies and fills */

@@ -32,9 +32,9 @@ static void text_fields(json_t *j, const an_model_info *i, const an_engine_optio
 static json_t *model_json(const an_model_entry *m, const an_engine_options *limits)
 {
     json_t *j =
-        json_pack("{s:s,s:s,s:I,s:s,s:s,s:b,s:b}", "id", m->id, "object", "model", "created",
+        json_pack("{s:s,s:s,s:I,s:s,s:s,s:b,s:i,s:b}", "id", m->id, "object", "model", "created",
                   (json_int_t)m->created, "owned_by", "anneal", "kind", an_kind_name(m->info.kind),
-                  "loaded", m->loaded, "default", m->is_default);
+                  "loaded", m->loaded, "devices", m->devices, "default", m->is_default);
     if (!m->ok) {
         json_object_set_new(j, "error", json_string(m->error));
         return j;
@@ -81,6 +81,22 @@ static void model(an_req *r)
 
 /* ---------------------------------------------------------------- health */
 
+/* Each device of several: one that is lost takes nothing but its own jobs with it. */
+static json_t *devices_json(an_engine *e)
+{
+    json_t *list = json_array();
+    an_device_stats d;
+    for (int i = 0; i < an_engine_device_count(e); i++) {
+        an_engine_device_at(e, i, &d);
+        json_t *one = json_pack("{s:s,s:s,s:s,s:i,s:i}", "name", d.name, "description",
+                                d.description, "status", d.ok ? "ok" : "device_failed", "models",
+                                d.models, "running", d.running_rows);
+        if (!d.ok) json_object_set_new(one, "error", json_string(d.error));
+        json_array_append_new(list, one);
+    }
+    return list;
+}
+
 static void health(an_req *r)
 {
     an_engine_stats s;
@@ -98,6 +114,8 @@ static void health(an_req *r)
                              an_unix_s() - an_server_started(r->server), "limits", "n", o->max_n,
                              "steps", o->max_steps, "width", o->max_width, "height", o->max_height,
                              "batch", o->max_batch, "prompt_bytes", o->max_prompt_bytes);
+    if (an_engine_device_count(an_server_engine(r->server)) > 1)
+        json_object_set_new(body, "devices", devices_json(an_server_engine(r->server)));
     if (!ok) /* what llama-server's clients look for */
         json_object_set_new(body, "error",
                             json_pack("{s:i,s:s,s:s}", "code", 503, "message",
@@ -170,6 +188,68 @@ static void engine_metrics(an_buf *b, const an_engine_stats *s)
     metric(b, "sequences_waiting", "gauge", "answers that wait", s->seqs_waiting);
 }
 
+/* One number of every device. */
+static void device_metric(an_buf *b, an_engine *e, const char *name, const char *type,
+                          const char *help, double (*of)(const an_device_stats *d))
+{
+    an_device_stats d;
+    an_buf_printf(b, "# HELP anneal_device_%s %s\n# TYPE anneal_device_%s %s\n", name, help, name,
+                  type);
+    for (int i = 0; i < an_engine_device_count(e); i++) {
+        an_engine_device_at(e, i, &d);
+        an_buf_printf(b, "anneal_device_%s{device=\"%d\",name=\"%s\"} %.17g\n", name, i, d.name,
+                      of(&d));
+    }
+}
+
+static double device_up(const an_device_stats *d)
+{
+    return d->ok;
+}
+static double device_models(const an_device_stats *d)
+{
+    return d->models;
+}
+static double device_rows_running(const an_device_stats *d)
+{
+    return d->running_rows;
+}
+static double device_ticks(const an_device_stats *d)
+{
+    return (double)d->ticks;
+}
+static double device_rows(const an_device_stats *d)
+{
+    return (double)d->rows;
+}
+static double device_tick_seconds(const an_device_stats *d)
+{
+    return d->busy_s;
+}
+static double device_memory(const an_device_stats *d)
+{
+    return (double)d->memory_bytes;
+}
+static double device_used(const an_device_stats *d)
+{
+    return (double)d->used_bytes;
+}
+
+static void device_metrics(an_buf *b, an_engine *e)
+{
+    device_metric(b, e, "up", "gauge", "1 while the device answers", device_up);
+    device_metric(b, e, "models", "gauge", "models loaded on the device", device_models);
+    device_metric(b, e, "rows_running", "gauge", "pictures and answers that run on the device",
+                  device_rows_running);
+    device_metric(b, e, "ticks_total", "counter", "ticks of the device", device_ticks);
+    device_metric(b, e, "rows_total", "counter", "rows advanced by the device", device_rows);
+    device_metric(b, e, "tick_seconds_total", "counter", "seconds of the device's ticks",
+                  device_tick_seconds);
+    device_metric(b, e, "memory_budget_bytes", "gauge", "what the device may use", device_memory);
+    device_metric(b, e, "memory_used_bytes", "gauge",
+                  "weights, activations, pictures, keys and values on the device", device_used);
+}
+
 static void metrics(an_req *r)
 {
     an_buf b;
@@ -179,6 +259,7 @@ static void metrics(an_req *r)
     an_engine_get_stats(an_server_engine(r->server), &s);
     an_server_stats(r->server, &h);
     engine_metrics(&b, &s);
+    device_metrics(&b, an_server_engine(r->server));
     text_metrics(an_server_engine(r->server), &s, &b);
     an_buf_str(&b, "# HELP anneal_http_requests_total answers by status class\n"
                    "# TYPE anneal_http_requests_total counter\n");

@@ -32,6 +32,12 @@ static void log_start(an_engine *e)
     an_model_entry *m = malloc(sizeof *m);
     an_engine_get_stats(e, &s);
     an_log(AN_LOG_INFO, "anneal %s on %s", AN_VERSION, s.device);
+    for (int i = 0; an_engine_device_count(e) > 1 && i < an_engine_device_count(e); i++) {
+        an_device_stats d;
+        an_engine_device_at(e, i, &d);
+        an_log(AN_LOG_INFO, "device %d: %s; %.1f MiB for models", i + 1, d.description,
+               (double)d.memory_bytes / 1048576);
+    }
     for (int i = 0; m && an_engine_model_at(e, i, m); i++) {
         if (m->ok && m->info.kind == AN_KIND_TEXT)
             an_log(AN_LOG_INFO, "model %s: %s, %s, %d tokens of context, %s%s", m->id,

@@ -213,13 +213,14 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e);
  *   seed=N               of rand
  *   threads=N            blocks of a grid run side by side on N threads of the machine (0: all
  *                        its processors, up to 16); results do not depend on it
- *   memory=N[M|G]        device memory; what does not fit is cudaErrorMemoryAllocation
+ *   devices=N            GPUs there are, 1 to 8
+ *   memory=N[M|G]        memory of each; what does not fit is cudaErrorMemoryAllocation
  *   guard=0|1            1: the host cannot touch device memory outside copies and kernels
  *   now=0|1              1: work is done when enqueued (to tell a missing wait from another bug)
  *   cc=80|90             compute capability; at 90 a block may have 227 KB of shared memory
  *   faulty=0|1           1: products by wgmma come out wrong, as if they were misunderstood
- *   fail=N               the N-th launch from now is met by an uncorrectable ECC error: the device
- *                        is lost until cudaDeviceReset
+ *   fail=N[@D]           the N-th launch from now (on device D) is met by an uncorrectable ECC error:
+ *                        its device is lost until cudaDeviceReset
  *   capture=N            the N-th op recorded from now on cannot be: its call fails, and the capture
  * False (and nothing changed after the offender) if an option is unknown. Not while work runs. */
 int simt_configure(const char *options);
