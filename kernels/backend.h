@@ -30,6 +30,8 @@ typedef struct an_backend {
                          int heads, an_dtype dtype);
     /* Waits (always, or only if a kernel may have raised a flag), then latches what they raised. */
     an_status (*sync)(an_lane *l, bool always);
+    /* Kernels that this thread has launched, and copies from the host, since it began. */
+    void (*counts)(uint64_t *launches, uint64_t *copies);
     /* packing and freeing; parts as in ops.h, w[i] already checked to be [n_i, k] (or one 4-D) */
     an_status (*weight_linear)(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                                const an_tensor *const *bias, an_weight *out, an_error *err);
@@ -130,12 +132,18 @@ struct an_lane {
     bool counting, urgent;
     char *arena;
     size_t size, used, peak;
-    double flops;
-    an_error error; /* status AN_OK = none latched */
+    double flops, bytes;
+    void (*watch)(void *ctx, const an_op_cost *c); /* an_lane_watch */
+    void *watch_ctx;
+    an_op_cost watched; /* sums up to the last op that was told */
+    an_error error;     /* status AN_OK = none latched */
     const char *label;
     an_kept kept[AN_LANE_KEPT];
     int kepts;
 };
+
+/* What the op that has just run cost, to whoever watches the lane. */
+void an_lane_tell(an_lane *l, const char *op);
 
 /* Scratch inside one op, 64-byte aligned; released by ops.c after the op. NULL (and latched) if
  * full. In a counting lane the op is called too: it asks for its scratch (NULL comes back, the peak

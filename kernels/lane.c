@@ -121,6 +121,31 @@ void an_lane_fail(an_lane *l, an_status s, const char *fmt, ...)
         an_fail(&l->error, s, "%s", message);
 }
 
+/* ---------------------------------------------------------------- what ops cost */
+
+static an_op_cost sums_of(const an_lane *l, const char *op)
+{
+    an_op_cost c = {.op = op, .flops = l->flops, .bytes = l->bytes};
+    const an_backend *b = l->device->backend;
+    if (b->counts && !l->counting) b->counts(&c.launches, &c.copies);
+    return c;
+}
+
+void an_lane_watch(an_lane *l, void (*fn)(void *ctx, const an_op_cost *c), void *ctx)
+{
+    l->watch = fn;
+    l->watch_ctx = ctx;
+    l->watched = sums_of(l, NULL);
+}
+
+void an_lane_tell(an_lane *l, const char *op)
+{
+    const an_op_cost now = sums_of(l, op), then = l->watched;
+    l->watched = now;
+    l->watch(l->watch_ctx, &(an_op_cost){op, now.flops - then.flops, now.bytes - then.bytes,
+                                         now.launches - then.launches, now.copies - then.copies});
+}
+
 /* ---------------------------------------------------------------- scratch */
 
 /* Offset of `bytes` fresh bytes, or SIZE_MAX with the error latched. */
@@ -195,7 +220,8 @@ void an_lane_reset(an_lane *l)
 {
     settle(l, false);
     l->used = l->peak = 0;
-    l->flops = 0;
+    l->flops = l->bytes = 0;
+    if (l->watch) l->watched = sums_of(l, NULL);
     l->error = (an_error){.status = AN_OK};
     l->label = NULL;
     l->kepts = 0;

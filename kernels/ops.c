@@ -32,6 +32,10 @@ void an_gemm(an_lane *l, const an_gemm_args *a)
 {
     if (!live(l) || !gemm_ok(l, a)) return;
     l->flops += 2.0 * (double)leading(&a->x) * (double)a->w->n * (double)a->w->k;
+    moves(l, &a->x);
+    moves(l, &a->y);
+    moves(l, a->residual);
+    l->bytes += (double)a->w->bytes;
     CALL(l, gemm, a);
 }
 
@@ -76,6 +80,11 @@ void an_conv2d(an_lane *l, const an_conv_args *a)
 {
     if (!live(l) || !conv_ok(l, a)) return;
     l->flops += 2.0 * (double)an_tensor_count(&a->y) * (double)a->w->k * a->w->kh * a->w->kw;
+    moves(l, &a->x);
+    moves(l, &a->y);
+    moves(l, a->residual);
+    moves(l, a->row_bias);
+    l->bytes += (double)a->w->bytes;
     CALL(l, conv2d, a);
 }
 
@@ -95,6 +104,8 @@ void an_group_norm(an_lane *l, an_tensor x, const an_tensor *gamma, const an_ten
         bad(l, op, what, &x, NULL);
         return;
     }
+    moves(l, &x);
+    moves(l, &y);
     CALL(l, group_norm, &x, gamma->data, beta->data, groups, eps, silu, &y);
 }
 
@@ -106,6 +117,8 @@ void an_layer_norm(an_lane *l, an_tensor x, const an_tensor *gamma, const an_ten
         !same(l, op, "x and y must be alike", &x, &y) || !params(l, op, "gamma", gamma, &x) ||
         (beta && !params(l, op, "beta", beta, &x)))
         return;
+    moves(l, &x);
+    moves(l, &y);
     CALL(l, layer_norm, &x, gamma->data, beta ? beta->data : NULL, eps, &y);
 }
 
@@ -115,6 +128,8 @@ void an_rms_norm(an_lane *l, an_tensor x, const an_tensor *gamma, float eps, an_
     if (!live(l) || !active(l, op, "x", &x) || !active(l, op, "y", &y) ||
         !same(l, op, "x and y must be alike", &x, &y) || !params(l, op, "gamma", gamma, &x))
         return;
+    moves(l, &x);
+    moves(l, &y);
     CALL(l, rms_norm, &x, gamma->data, eps, &y);
 }
 
@@ -131,7 +146,8 @@ static double attention_pairs(const an_attention_args *a, int64_t r)
     return a->causal ? q * (q + 1) / 2 : q * (double)keys;
 }
 
-static bool attention_ok(an_lane *l, const an_attention_args *a, double *pairs)
+/* bytes: of q, k, v and y. */
+static bool attention_ok(an_lane *l, const an_attention_args *a, double *pairs, double *bytes)
 {
     if (!active(l, "attention", "y", &a->y)) return false;
     int64_t width;
@@ -155,6 +171,7 @@ static bool attention_ok(an_lane *l, const an_attention_args *a, double *pairs)
         return false;
     }
     *pairs = 0;
+    *bytes = 2.0 * (double)an_tensor_bytes(&a->y);
     for (int64_t r = 0; r < a->rows; r++) {
         double p = attention_pairs(a, r);
         if (p < 0) {
@@ -167,14 +184,17 @@ static bool attention_ok(an_lane *l, const an_attention_args *a, double *pairs)
             return false;
         }
         *pairs += p;
+        *bytes += 2.0 * (double)(a->kv_lens ? a->kv_lens[r] : a->kv_len) * (double)width *
+                  (double)an_dtype_size(a->dtype);
     }
     return true;
 }
 
 void an_attention(an_lane *l, const an_attention_args *a)
 {
-    double pairs;
-    if (!live(l) || !attention_ok(l, a, &pairs)) return;
+    double pairs, bytes;
+    if (!live(l) || !attention_ok(l, a, &pairs, &bytes)) return;
+    l->bytes += bytes;
     l->flops += 4.0 * pairs * (double)a->heads * (double)a->head_dim;
     CALL(l, attention, a);
 }
@@ -198,6 +218,11 @@ void an_embedding(an_lane *l, const an_tensor *table, const an_tensor *pos, an_t
     } else if (pos && (pos->ndim != 2 || pos->dim[0] < ids.dim[1] || last(pos) != last(&y))) {
         bad(l, op, "pos must be [t or more,c]", pos, &y);
     } else {
+        const double row = (double)an_tensor_bytes(table) / (double)leading(table) +
+                           (pos ? 4.0 : 0) * (double)last(&y);
+        l->bytes += (double)an_tensor_count(&ids) * row;
+        moves(l, &ids);
+        moves(l, &y);
         CALL(l, embedding, table, pos, &ids, &y);
     }
 }
@@ -211,6 +236,7 @@ void an_timestep_embedding(an_lane *l, const float *t, bool flip_sin_to_cos, flo
         bad(l, op, "y must be [n,dim >= 2] and t be there", &y, NULL);
         return;
     }
+    moves(l, &y);
     CALL(l, timestep_embedding, t, flip_sin_to_cos, freq_shift, scale, &y);
 }
 
@@ -220,6 +246,8 @@ void an_activation(an_lane *l, an_tensor x, an_act act, an_tensor y)
     if (!live(l) || !active(l, op, "x", &x) || !active(l, op, "y", &y) ||
         !known_act(l, op, act, false) || !same(l, op, "x and y must be alike", &x, &y))
         return;
+    moves(l, &x);
+    moves(l, &y);
     CALL(l, activation, &x, act, &y);
 }
 
@@ -230,6 +258,9 @@ void an_add(an_lane *l, an_tensor a, an_tensor b, an_tensor y)
         !same(l, op, "a and b must be alike", &a, &b) ||
         !same(l, op, "a and y must be alike", &a, &y))
         return;
+    moves(l, &a);
+    moves(l, &b);
+    moves(l, &y);
     CALL(l, add, &a, &b, &y);
 }
 
@@ -238,12 +269,15 @@ void an_concat(an_lane *l, an_tensor a, an_tensor b, an_tensor y)
     const char *op = "concat";
     if (!live(l) || !active(l, op, "a", &a) || !active(l, op, "b", &b) || !active(l, op, "y", &y))
         return;
-    if (a.dtype != b.dtype || leading(&a) != leading(&b))
+    if (a.dtype != b.dtype || leading(&a) != leading(&b)) {
         bad(l, op, "a and b must differ in the last dim alone", &a, &b);
-    else if (a.dtype != y.dtype || leading(&y) != leading(&a) || last(&y) != last(&a) + last(&b))
+    } else if (a.dtype != y.dtype || leading(&y) != leading(&a) ||
+               last(&y) != last(&a) + last(&b)) {
         bad(l, op, "y's last dim must be the sum of a's and b's", &a, &y);
-    else
+    } else {
+        l->bytes += 2.0 * (double)an_tensor_bytes(&y);
         CALL(l, concat, &a, &b, &y);
+    }
 }
 
 void an_copy(an_lane *l, an_tensor x, an_tensor y)
@@ -255,6 +289,8 @@ void an_copy(an_lane *l, an_tensor x, an_tensor y)
         bad(l, op, "x and y must have as many elements, of one dtype or F32 and BF16", &x, &y);
         return;
     }
+    moves(l, &x);
+    moves(l, &y);
     CALL(l, copy, &x, &y);
 }
 
@@ -273,6 +309,7 @@ void an_gather_rows(an_lane *l, an_tensor x, const int64_t *index, an_tensor y)
                      (long long)r, (long long)index[r], (long long)x.dim[1]);
         return;
     }
+    l->bytes += 2.0 * (double)an_tensor_bytes(&y);
     CALL(l, gather_rows, &x, index, &y);
 }
 
@@ -288,6 +325,8 @@ void an_latent_in(an_lane *l, const float *const *x, const float *scale, an_tens
         bad(l, op, "y must be [rows,h,w,c] and every row have a latent and a scale", &y, NULL);
         return;
     }
+    l->bytes += (double)an_tensor_count(&y) * sizeof(float);
+    moves(l, &y);
     CALL(l, latent_in, x, scale, &y);
 }
 
@@ -324,6 +363,8 @@ void an_sampler_step(an_lane *l, const an_step_row *rows, int n)
         an_lane_fail(l, AN_INTERNAL, "sampler_step: row %d of %d: %s", i, n, fault);
         return;
     }
+    for (int i = 0; i < n; i++) /* x in and out, a history in and one out, every prediction */
+        l->bytes += (double)rows[i].count * sizeof(float) * (rows[i].branches + 4);
     CALL(l, sampler_step, rows, n);
 }
 
@@ -341,6 +382,8 @@ void an_image_out(an_lane *l, an_tensor x, an_tensor y_u8, int64_t *n_nan)
         bad(l, op, "x must be [n,h,w,3] and y the same in U8", &x, &y_u8);
         return;
     }
+    moves(l, &x);
+    moves(l, &y_u8);
     CALL(l, image_out, &x, &y_u8, n_nan);
 }
 
@@ -352,5 +395,7 @@ void an_image_in(an_lane *l, an_tensor x_u8, an_tensor y)
         bad(l, op, "x must be U8 [n,h,w,3] and y the same", &x_u8, &y);
         return;
     }
+    moves(l, &x_u8);
+    moves(l, &y);
     CALL(l, image_in, &x_u8, &y);
 }

@@ -86,10 +86,17 @@ static inline bool params(an_lane *l, const char *op, const char *name, const an
     return bad(l, op, what, p ? p : &none, x);
 }
 
+/* An op reads or writes these. */
+static inline void moves(an_lane *l, const an_tensor *t)
+{
+    if (t) l->bytes += (double)an_tensor_bytes(t);
+}
+
 /* Runs after every op: scratch back, a failure latched. */
 static inline void finish(an_lane *l, size_t mark, an_status s, const char *op)
 {
     an_lane_release(l, mark);
+    if (l->watch) an_lane_tell(l, op);
     if (s) an_lane_fail(l, s, "%s failed (%s)", op, an_status_name(s));
 }
 

@@ -19,6 +19,7 @@ void an_take_rows(an_lane *l, an_tensor x, const int32_t *index, an_tensor y)
                      (int)index[r], (long long)x.dim[0]);
         return;
     }
+    l->bytes += 2.0 * (double)an_tensor_bytes(&y);
     CALL(l, take_rows, &x, index, &y);
 }
 
@@ -26,13 +27,15 @@ void an_weight_rows(an_lane *l, const an_weight *w, an_tensor ids, an_tensor y)
 {
     const char *op = "weight_rows";
     if (!live(l) || !sound(l, op, "ids", &ids) || !active(l, op, "y", &y)) return;
-    if (!w->rows)
+    if (!w->rows) {
         an_lane_fail(l, AN_INTERNAL, "weight_rows: this weight's packing is not read by rows");
-    else if (ids.dtype != AN_I32 || ids.ndim != 1 || y.ndim != 2 || y.dim[0] != ids.dim[0] ||
-             y.dim[1] != w->k)
+    } else if (ids.dtype != AN_I32 || ids.ndim != 1 || y.ndim != 2 || y.dim[0] != ids.dim[0] ||
+               y.dim[1] != w->k) {
         bad(l, op, "ids must be I32 [t] and y [t,k]", &ids, &y);
-    else
+    } else {
+        l->bytes += 2.0 * (double)an_tensor_bytes(&y);
         CALL(l, weight_rows, w, &ids, &y);
+    }
 }
 
 void an_scale(an_lane *l, an_tensor x, float f, an_tensor y)
@@ -41,6 +44,8 @@ void an_scale(an_lane *l, an_tensor x, float f, an_tensor y)
     if (!live(l) || !active(l, op, "x", &x) || !active(l, op, "y", &y) ||
         !same(l, op, "x and y must be alike", &x, &y))
         return;
+    moves(l, &x);
+    moves(l, &y);
     CALL(l, scale, &x, f, &y);
 }
 
@@ -54,6 +59,8 @@ void an_softcap(an_lane *l, an_tensor x, float cap, an_tensor y)
         an_lane_fail(l, AN_INTERNAL, "softcap: a cap of %g, it must be positive", (double)cap);
         return;
     }
+    moves(l, &x);
+    moves(l, &y);
     CALL(l, softcap, &x, cap, &y);
 }
 
@@ -73,6 +80,7 @@ void an_rope(an_lane *l, const an_rope_args *a)
                      a->head_dim, a->rot_dim);
         return;
     }
+    l->bytes += 2.0 * (double)a->tokens * (double)width * (double)an_dtype_size(a->dtype);
     CALL(l, rope, a);
 }
 
@@ -139,6 +147,9 @@ void an_kv_write(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int 
     }
     for (int i = 0; i < n; i++)
         if (!row_ok(l, op, pool, &rows[i], i, rows[i].pos, INT64_MAX)) return;
+    for (int i = 0; i < n; i++)
+        l->bytes += 2.0 * (double)rows[i].q_len * (double)width *
+                    (double)(an_dtype_size(dtype) + an_dtype_size(pool->dtype));
     CALL(l, kv_write, pool, rows, n, k, k_stride, v, v_stride, dtype);
 }
 
@@ -171,7 +182,8 @@ static double visible(const an_kv_row *r, int64_t window)
     return grow * (first + (double)window - 1) / 2 + (n - grow) * (double)window;
 }
 
-static bool paged_ok(an_lane *l, const an_paged_args *a, double *pairs)
+/* bytes: of q and y, and of the keys and values that a row's queries see, once a row. */
+static bool paged_ok(an_lane *l, const an_paged_args *a, double *pairs, double *bytes)
 {
     const char *op = "attention_paged";
     if (!pool_ok(l, op, a->pool) || !active(l, op, "y", &a->y)) return false;
@@ -192,19 +204,23 @@ static bool paged_ok(an_lane *l, const an_paged_args *a, double *pairs)
     an_tensor want = an_tensor_2d(NULL, a->dtype, leading(&a->y), width);
     if (!same(l, op, "y has not the shape due", &a->y, &want)) return false;
     *pairs = 0;
+    *bytes = 2.0 * (double)an_tensor_bytes(&a->y);
     for (int i = 0; i < a->n; i++) {
         const an_kv_row *r = &a->rows[i];
         const int64_t from = a->window && r->pos >= a->window ? r->pos - a->window + 1 : 0;
         if (!row_ok(l, op, a->pool, r, i, from, a->y.dim[0])) return false;
         *pairs += visible(r, a->window);
+        *bytes += 2.0 * (double)(r->pos + r->q_len - from) * a->pool->kv_heads * a->head_dim *
+                  (double)an_dtype_size(a->pool->dtype);
     }
     return true;
 }
 
 void an_attention_paged(an_lane *l, const an_paged_args *a)
 {
-    double pairs;
-    if (!live(l) || a->n < 1 || !paged_ok(l, a, &pairs)) return;
+    double pairs, bytes;
+    if (!live(l) || a->n < 1 || !paged_ok(l, a, &pairs, &bytes)) return;
+    l->bytes += bytes;
     l->flops += 4.0 * pairs * (double)a->heads * (double)a->head_dim;
     CALL(l, attention_paged, a);
 }
@@ -256,5 +272,12 @@ void an_moe(an_lane *l, const an_moe_args *a)
     int64_t hidden;
     if (!experts_ok(l, a, &hidden)) return;
     l->flops += 6.0 * (double)a->x.dim[0] * a->top_k * (double)a->x.dim[1] * (double)hidden;
+    moves(l, &a->x);
+    moves(l, &a->router);
+    moves(l, &a->y);
+    moves(l, a->residual);
+    const double used = (double)a->x.dim[0] * a->top_k; /* of different experts, at most */
+    l->bytes += (used < a->experts ? used : a->experts) *
+                (double)(a->gate_up[0]->bytes + a->down[0]->bytes);
     CALL(l, moe, a);
 }

@@ -174,6 +174,7 @@ static an_status open_part(const an_checkpoint *c, const char *component, an_wei
                            an_error *err)
 {
     char dir[4096];
+    if (c->made_up) return an_set_make_up(c->path, component, out, err);
     if (c->layout == AN_LAYOUT_GGUF) return an_gguf_weights(c, component, out, err);
     if (c->file) return an_single_file_weights(c, component, out, err);
     if (!an_checkpoint_dir(c, component, dir, sizeof dir))

@@ -18,6 +18,7 @@ struct an_checkpoint {
         an_weights *set;
     } part[AN_MAX_PARTS]; /* the components opened so far */
     int parts;
+    bool made_up; /* an_checkpoint_make_up */
 };
 
 /* single_file.c. Looks at c->file; if it is a Stable Diffusion checkpoint sets layout, class and

@@ -111,6 +111,7 @@ void an_weights_close(an_weights *w)
     }
     for (int i = 0; i < w->maps; i++) an_map_drop(w->map[i]);
     json_decref(w->metadata);
+    an_set_forget_made_up(w);
     pthread_mutex_destroy(&w->lock);
     free(w->entry);
     free(w->sorted);
@@ -229,6 +230,7 @@ static an_status get(const an_weights *w, const char *name, int ndim, const int6
                      bool blocks, an_tensor *out, an_error *err)
 {
     char want[160], have[160];
+    if (w->made_up) return an_set_made_up(w, name, ndim, dim, out, err);
     an_shape_str(ndim, dim, want, sizeof want);
     const an_entry *e = an_set_entry(w, name);
     if (!e) return an_fail(err, AN_INVALID, "%s/%s: missing, expected %s", w->label, name, want);

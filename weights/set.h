@@ -45,7 +45,14 @@ struct an_weights {
     int maps;
     struct json_t *metadata; /* object of strings, or NULL */
     pthread_mutex_t lock;    /* guards the making of copies */
+    void *made_up;           /* made_up.c; NULL: the tensors are in files */
 };
+
+/* made_up.c. A set that has every tensor it is asked for by shape, and none to be found. */
+an_status an_set_make_up(const char *path, const char *label, an_weights **out, an_error *err);
+void an_set_forget_made_up(an_weights *w);
+an_status an_set_made_up(const an_weights *w, const char *name, int ndim, const int64_t *dim,
+                         an_tensor *out, an_error *err);
 
 /* map.c. A regular file, opened for reading; the caller closes *fd. *st: what it was then. */
 an_status an_file_open(const char *path, int *fd, struct stat *st, an_error *err);

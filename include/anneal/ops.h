@@ -105,6 +105,14 @@ size_t an_lane_mark(const an_lane *l);
 void an_lane_release(an_lane *l, size_t mark);
 size_t an_lane_peak(const an_lane *l); /* bytes, since the last reset */
 double an_lane_flops(const an_lane *l); /* 2 x multiply-adds, since the last reset */
+/* Every op that runs on the lane from now on is told to fn: FLOPs, bytes (each operand counted once),
+ * kernels launched and host arrays copied for it (0 where the device is the host). NULL ends it. */
+typedef struct an_op_cost {
+    const char *op;
+    double flops, bytes;
+    uint64_t launches, copies;
+} an_op_cost;
+void an_lane_watch(an_lane *l, void (*fn)(void *ctx, const an_op_cost *c), void *ctx);
 void an_lane_reset(an_lane *l); /* empties the arena, peak, FLOPs and error */
 /* Waits until everything issued on the lane is done (a no-op on the CPU). What a kernel found on its
  * way (a token id out of range, a NaN in a picture, a fault) is known then, or at an_lane_status. */

@@ -62,6 +62,9 @@ typedef struct an_checkpoint an_checkpoint;
 an_status an_checkpoint_open(const char *path, an_checkpoint **out, an_error *err);
 void an_checkpoint_close(an_checkpoint *c);
 an_status an_checkpoint_check(const an_checkpoint *c, an_error *err); /* an_weights_check of all */
+/* From now on its tensors are made up: of the shape asked for, BF16, small random numbers. For timing
+ * a model of which there are only the configs. */
+void an_checkpoint_make_up(an_checkpoint *c);
 an_layout an_checkpoint_layout(const an_checkpoint *c);
 const char *an_checkpoint_path(const an_checkpoint *c);
 /* "StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline", ... from

@@ -1,6 +1,14 @@
 /* backend.c: the GPU's op table, compiled twice: an_cuda_backend and an_simt_backend. */
 #include "cuda/gpu_host.h"
 
+__thread uint64_t GPU(launched), GPU(copied);
+
+static void counts(uint64_t *launches, uint64_t *copies)
+{
+    *launches = GPU(launched);
+    *copies = GPU(copied);
+}
+
 const an_backend GPU(backend) = {
     .name = GPU_NAME,
     .open = GPU(open),
@@ -19,6 +27,7 @@ const an_backend GPU(backend) = {
     .keep = GPU(keep),
     .kv_keep = GPU(kv_keep),
     .sync = GPU(sync),
+    .counts = counts,
     .weight_linear = GPU(weight_linear),
     .weight_conv = GPU(weight_conv),
     .weight_free = GPU(weight_free),

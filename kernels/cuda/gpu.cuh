@@ -17,10 +17,12 @@
 #include <cuda_runtime.h>
 #include <cuda_fp16.h>
 #include <cuda_bf16.h>
-#define DYN_SHARED(name)                            extern __shared__ __align__(1024) unsigned char name[]
-#define KLAUNCH(kernel, grid, block, bytes, stream) kernel<<<grid, block, bytes, stream>>>
-#define PRIM                                        static __device__ __forceinline__
+#define DYN_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
+#define KLAUNCH(kernel, grid, block, bytes, stream)                                                \
+    GPU(launched)++, kernel<<<grid, block, bytes, stream>>>
+#define PRIM static __device__ __forceinline__
 #else
+#define SIMT_LAUNCHED GPU(launched)++,
 #include <cuda_runtime.h>
 #include <cuda_fp16.h>
 #include <cuda_bf16.h>

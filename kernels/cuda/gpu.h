@@ -38,6 +38,9 @@ extern "C" {
 
 typedef struct CUstream_st *gpu_stream; /* cudaStream_t */
 
+/* What this thread has launched, and copied from the host, since it began (backend.c). */
+extern __thread uint64_t GPU(launched), GPU(copied);
+
 /* Element types of activations, numbered as an_dtype. */
 enum { GPU_F32 = 0, GPU_BF16 = 1 };
 

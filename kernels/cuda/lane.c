@@ -91,6 +91,7 @@ an_status GPU(upload)(an_lane *l, void *device_dst, const void *host_src, size_t
         e = ring_take(g, n, &via);
         if (e) break;
         memcpy(via, (const char *)host_src + at, n);
+        GPU(copied)++;
         e = cudaMemcpyAsync((char *)device_dst + at, via, n, cudaMemcpyHostToDevice, g->stream);
     }
     return GPU(check)(l, (int)e, "copying to the device");

@@ -87,8 +87,12 @@ template <class... P> struct Launcher<void (*)(P...)> {
 };
 } // namespace simt
 
+#ifndef SIMT_LAUNCHED /* what counts launches, with a comma behind it */
+#define SIMT_LAUNCHED
+#endif
 #define KLAUNCH(kernel, grid, block, bytes, stream)                                                \
-    (::simt::Launcher<decltype(&kernel)>{&kernel, dim3(grid), dim3(block), (size_t)(bytes), stream})
+    (SIMT_LAUNCHED::simt::Launcher<decltype(&kernel)>{&kernel, dim3(grid), dim3(block),            \
+                                                      (size_t)(bytes), stream})
 
 /* Shared memory above 48 KB must be asked for, per kernel: a launch without is an error, as on a
  * GPU. */

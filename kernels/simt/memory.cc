@@ -132,7 +132,7 @@ static cudaError_t take(void **p, size_t bytes)
     SIMT_UNPOISON(arena.base + at, bytes);
     SIMT_POISON(arena.base + at + bytes, need - bytes);
     memory_open();
-    if (bytes <= FILL_MOST) memset(arena.base + at, 0xff, bytes);
+    if (bytes <= FILL_MOST && !options.dry) memset(arena.base + at, 0xff, bytes);
     memory_close();
     *p = arena.base + at;
     return cudaSuccess;
@@ -144,7 +144,7 @@ void memory_release(void *p)
     if (i == arena.n || arena.pieces[i].at != offset) return;
     const size_t bytes = arena.pieces[i].bytes;
     memory_open();
-    if (bytes <= FILL_MOST)
+    if (bytes <= FILL_MOST && !options.dry)
         memset(p, 0xff, bytes);
     else
         madvise(p, bytes, MADV_DONTNEED);

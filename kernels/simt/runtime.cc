@@ -8,7 +8,7 @@
 namespace simt
 {
 
-Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false, false, 80, 0, -1, 1, 0};
+Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false, false, false, 80, 0, -1, 1, 0};
 Device devices[DEVICES_MOST];
 __thread int current;
 static __thread cudaError_t last_error;
@@ -170,6 +170,7 @@ void enqueue_launch(const Launch *l, const void *args, cudaStream_t s)
         note(e);
         return;
     }
+    if (options.dry) return;
     Op *op = new_op(OP_LAUNCH, l->args_bytes);
     if (!op) {
         note(cudaErrorMemoryAllocation);

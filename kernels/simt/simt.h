@@ -139,7 +139,7 @@ struct Options {
     uint64_t seed;
     int threads;
     size_t memory;
-    bool guard, now, faulty;
+    bool guard, now, faulty, dry;
     int capability; /* 80, 90 */
     size_t fail;    /* launches until one fails, 0 = none will */
     int fail_on;    /* of which device; -1: of all */

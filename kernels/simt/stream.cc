@@ -59,10 +59,11 @@ void run_op(Op *op)
             d->sticky = cudaErrorLaunchFailure;
         break;
     case OP_COPY:
+        if (options.dry && memory_is_device(op->dst, 1)) break; /* its pages stay untouched */
         run_copy(op);
         break;
     case OP_SET:
-        memset(op->dst, op->value, op->width);
+        if (!options.dry) memset(op->dst, op->value, op->width);
         break;
     case OP_FREE:
         memory_release(op->dst);

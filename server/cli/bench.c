@@ -1,6 +1,7 @@
 /* bench.c: `anneal bench`: how fast the ops and whole ticks of a model run here, and what share of
  * the machine that is. */
 #include "anneal/bench.h"
+#include "bench_roofline.h"
 #include "bench_ticks.h"
 #include "cli.h"
 
@@ -248,10 +249,49 @@ static bool parse_stages(const char *text, bench_ask *ask)
     }
 }
 
+/* "989,3350": TFLOP/s and GB/s */
+static bool parse_limits(const char *text, roofline_ask *r)
+{
+    int end = 0;
+    double tflops, gbytes;
+    if (!text) return true;
+    if (sscanf(text, "%lf,%lf%n", &tflops, &gbytes, &end) == 2 && !text[end] && tflops > 0 &&
+        gbytes > 0 && tflops < 1e9 && gbytes < 1e9) {
+        r->peak_flops = tflops * 1e12;
+        r->peak_bytes = gbytes * 1e9;
+        return true;
+    }
+    fprintf(stderr, "anneal: --limits: '%s' is not TFLOP/s,GB/s, such as 989,3350\n", text);
+    return false;
+}
+
+static an_status run_roofline(const bench_ask *ask, roofline_ask *r, const an_options *o,
+                              an_error *err)
+{
+    an_model_entry *e = NULL;
+    r->model = ask->model;
+    r->json = ask->json;
+    r->width = ask->width;
+    r->height = ask->height;
+    r->rows = ask->rows;
+    r->n_rows = ask->n_rows;
+    an_status s = AN_OK;
+    if (!r->model || !strchr(r->model, '/')) { /* not a path: an id */
+        if (!(e = malloc(sizeof *e))) return an_fail(err, AN_NO_MEMORY, "no memory");
+        s = find_model(ask, o, e, err);
+        r->model = e->path;
+    }
+    if (!s) s = bench_roofline(r, o, err);
+    free(e);
+    return s;
+}
+
 int cmd_bench(int argc, char **argv)
 {
-    const char *size = NULL, *rows = NULL, *stages = NULL, *seconds = NULL;
-    bool no_ops = false, no_ticks = false;
+    const char *size = NULL, *rows = NULL, *stages = NULL, *seconds = NULL, *limits = NULL;
+    const char *context = NULL;
+    bool no_ops = false, no_ticks = false, roofline = false;
+    roofline_ask roof = {.context = 512, .peak_flops = 989e12, .peak_bytes = 3350e9}; /* H100 SXM */
     int rc = 0, end = 0;
     an_options o;
     bench_ask ask = {
@@ -269,12 +309,19 @@ int cmd_bench(int argc, char **argv)
         {"--no-ops", NULL, NULL, &no_ops, "whole ticks alone"},
         {"--no-ticks", NULL, NULL, &no_ticks, "ops alone"},
         {"--json", NULL, NULL, &ask.json, "whole ticks, for machines"},
+        {"--roofline", NULL, NULL, &roofline,
+         "what a tick's ops cost, and the least time a GPU needs for them [on simt, not computed]"},
+        {"--limits", NULL, &limits, NULL, "the GPU's: TFLOP/s,GB/s [989,3350: H100]"},
+        {"--context", NULL, &context, NULL, "tokens before the one that is decoded [512]"},
+        {"--made-up-weights", NULL, NULL, &roof.made_up,
+         "-m is a folder of configs (a path with a slash), its weights are random numbers"},
         {NULL, NULL, NULL, NULL, NULL}};
     if (!cli_parse(argc, argv, flags, "usage: anneal bench [options]", &o, NULL, &rc)) return rc;
     ask.ops = !no_ops;
     ask.ticks = !no_ticks;
     bool ok = parse_rows(rows, &ask) && parse_stages(stages, &ask) &&
-              cli_number("--seconds", seconds, 0, 600, &ask.seconds);
+              cli_number("--seconds", seconds, 0, 600, &ask.seconds) &&
+              parse_limits(limits, &roof) && cli_int("--context", context, 1, 8192, &roof.context);
     if (ok && size &&
         (sscanf(size, "%5dx%5d%n", &ask.width, &ask.height, &end) != 2 || size[end] ||
          ask.width < 1 || ask.height < 1)) {
@@ -285,7 +332,9 @@ int cmd_bench(int argc, char **argv)
         an_error err = {0};
         an_log_set_level(AN_LOG_WARN);
         cli_default_models(&o);
-        if (run_all(&ask, &o, &err) != AN_OK) rc = cli_fail(&err);
+        const an_status s =
+            roofline ? run_roofline(&ask, &roof, &o, &err) : run_all(&ask, &o, &err);
+        if (s != AN_OK) rc = cli_fail(&err);
     } else {
         rc = 2;
     }

@@ -138,6 +138,17 @@ static an_status read_prompt(bench_rig *g, an_checkpoint *c, an_error *err)
     return s;
 }
 
+static an_status empty_prompt(bench_rig *g, an_error *err)
+{
+    for (int e = 0; e < g->info->text_encoders; e++) {
+        const int len = g->info->chunk_len;
+        g->prompt[e] = (an_prompt){.n_chunks = 1, .chunk_len = len};
+        g->prompt[e].ids = calloc((size_t)len, sizeof *g->prompt[e].ids);
+        if (!g->prompt[e].ids) return an_fail(err, AN_NO_MEMORY, "no memory for a prompt");
+    }
+    return AN_OK;
+}
+
 /* ---------------------------------------------------------------- running */
 
 static an_status cost(bench_rig *g, an_stage stage, int rows, an_cost *out, an_error *err)
@@ -147,7 +158,7 @@ static an_status cost(bench_rig *g, an_stage stage, int rows, an_cost *out, an_e
                          stage == AN_STAGE_TEXT ? chunks : tokens, out, err);
 }
 
-static an_status step(bench_rig *g, an_stage stage, int rows, an_error *err)
+an_status bench_step(bench_rig *g, an_stage stage, int rows, an_error *err)
 {
     an_row view[BENCH_MAX_ROWS];
     for (int i = 0; i < rows; i++) {
@@ -157,6 +168,11 @@ static an_status step(bench_rig *g, an_stage stage, int rows, an_error *err)
     an_status s = an_model_step(g->model, g->lane, stage, view, rows, err);
     an_lane_sync(g->lane);
     return s;
+}
+
+an_lane *bench_lane(bench_rig *g)
+{
+    return g->lane;
 }
 
 static an_status open_lane(bench_rig *g, an_error *err)
@@ -191,11 +207,11 @@ an_status bench_rig_new(an_device *d, an_model *m, an_checkpoint *c, const bench
     g->guidance = 7.5f;
     const float size[2] = {(float)(p->h * g->info->factor), (float)(p->w * g->info->factor)};
     memcpy(g->time_ids, (float[6]){size[0], size[1], 0, 0, size[0], size[1]}, sizeof g->time_ids);
-    an_status s = read_prompt(g, c, err);
+    an_status s = p->no_tokenizer ? empty_prompt(g, err) : read_prompt(g, c, err);
     if (!s) s = open_lane(g, err);
     for (int i = 0; i < p->max_rows && !s; i++) s = row_of_pictures(g, i, err);
     if (!s) s = row_of_text(g, err);
-    if (!s) s = step(g, AN_STAGE_TEXT, 1, err);
+    if (!s) s = bench_step(g, AN_STAGE_TEXT, 1, err);
     if (s)
         bench_rig_free(g);
     else
@@ -231,7 +247,7 @@ static an_status run(bench_rig *g, const bench_tick *t, double *seconds, an_erro
 {
     an_status s = AN_OK;
     double begun = an_now_s();
-    for (int i = 0; i < t->times && !s; i++) s = step(g, t->stage, t->rows, err);
+    for (int i = 0; i < t->times && !s; i++) s = bench_step(g, t->stage, t->rows, err);
     *seconds = an_now_s() - begun;
     return s;
 }

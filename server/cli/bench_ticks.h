@@ -16,12 +16,16 @@ typedef struct bench_plan {
     int64_t h, w;
     int max_rows;
     bool stages[AN_STAGE_COUNT];
+    bool no_tokenizer; /* the prompt is zeros */
 } bench_plan;
 
 /* Takes memory, encodes the prompt. model and checkpoint stay the caller's. */
 an_status bench_rig_new(an_device *d, an_model *m, an_checkpoint *c, const bench_plan *p,
                         bench_rig **out, an_error *err);
 void bench_rig_free(bench_rig *g);
+/* One tick, awaited. */
+an_status bench_step(bench_rig *g, an_stage stage, int rows, an_error *err);
+an_lane *bench_lane(bench_rig *g);
 
 /* Several kinds of tick, timed in turn (A B A B ...), so that a change in the machine's mood meets
  * all of them. */

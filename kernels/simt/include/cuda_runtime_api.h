@@ -221,6 +221,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e);
  *   faulty=0|1           1: products by wgmma come out wrong, as if they were misunderstood
  *   fail=N[@D]           the N-th launch from now (on device D) is met by an uncorrectable ECC error:
  *                        its device is lost until cudaDeviceReset
+ *   dry=0|1              1: launches and copies are checked, but change nothing: device memory of
+ *                        models larger than the machine is zeros that were never written
  *   capture=N            the N-th op recorded from now on cannot be: its call fails, and the capture
  * False (and nothing changed after the offender) if an option is unknown. Not while work runs. */
 int simt_configure(const char *options);
