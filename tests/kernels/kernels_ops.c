@@ -18,7 +18,8 @@ static void refused(an_device_options o, an_status want, const char *param, cons
 TEST(devices)
 {
     refused((an_device_options){.device = "gpu"}, AN_INVALID, "device", "auto, cpu, cuda");
-    refused((an_device_options){.device = "simt:1"}, AN_INVALID, "device", "auto, cpu, cuda");
+    refused((an_device_options){.device = "simt:1"}, AN_DEVICE, "device",
+            "there is 1 GPU, the last is simt:0");
 #ifndef AN_CUDA
     refused((an_device_options){.device = "cuda"}, AN_DEVICE, "device", "no CUDA backend");
     refused((an_device_options){.device = "cuda:1"}, AN_DEVICE, "device", "no CUDA backend");
