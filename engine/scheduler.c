@@ -332,10 +332,10 @@ static void tick_device(an_unit *u, bool *begun, bool *in_flight)
             idle = false;
     }
     an_unit_count_pages(u);
-    if (idle && !busy) an_arena_relax(u);
     /* Another track, or another device, may have waited for what was given back. */
     if (u->freed && u->tracks * u->e->units > 1) idle = false;
     u->freed = false;
+    if (idle && !busy) an_arena_relax(u);
     *begun |= !idle;
     *in_flight |= busy;
 }

@@ -413,7 +413,7 @@ struct an_unit {
     int run_count;            /* lock to change */
     int run_texts;            /* of them sequences; lock to change */
     size_t block_keep;
-    bool freed;             /* since the last look something was given back */
+    bool freed;             /* since the last look something was given back, or has started */
     an_block pool[AN_POOL]; /* free blocks, the oldest first */
     int pool_count;
     an_encoding *encodings;

@@ -4,6 +4,23 @@
 
 #include <stdio.h>
 
+/* What stands behind "cuda:0: ": which GPU it is. */
+static const char *sort_of(const an_device *d)
+{
+    const char *end = strstr(d->description, ": ");
+    return end ? end : d->description;
+}
+
+/* Kernels choose their tiles by what a GPU has: another one sums in another order. */
+static void warn_of_another(const an_device *first, const an_device *d)
+{
+    if (strcmp(sort_of(first), sort_of(d)) != 0)
+        an_log(AN_LOG_WARN,
+               "these are different GPUs, and the last bits of an answer may depend on which one "
+               "makes it: %s; %s",
+               first->description, d->description);
+}
+
 /* One name of the list, or `all` of a kind, opened and added. */
 static an_status open_name(const an_device_options *o, const char *name, an_device **out, int most,
                            int *n, an_error *err)
@@ -16,7 +33,10 @@ static an_status open_name(const an_device_options *o, const char *name, an_devi
     an_status s = an_device_open(&one, &out[*n], err);
     if (s) return s;
     an_device *d = out[(*n)++];
-    if (strcmp(an_device_name(d), an_device_name(out[0])) == 0) return AN_OK;
+    if (strcmp(an_device_name(d), an_device_name(out[0])) == 0) {
+        warn_of_another(out[0], d);
+        return AN_OK;
+    }
     return an_fail_param(err, AN_INVALID, "device",
                          "device '%s': %s and %s would give one request different pictures; "
                          "devices of one server are of one kind",
