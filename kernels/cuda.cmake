@@ -2,7 +2,7 @@
 # on insists, off leaves it out. The runtime is linked statically, so that the binary starts where
 # there is no driver and says so when asked for a GPU.
 set(ANNEAL_CUDA auto CACHE STRING "the device cuda: auto, on or off")
-set(ANNEAL_CUDA_ARCHS "80;90a" CACHE STRING "GPUs to compile for; later ones take the PTX of sm_80")
+set(ANNEAL_CUDA_ARCHS "80;90a" CACHE STRING "GPUs to compile for; later ones take the newest PTX")
 set(AN_CUDA_LEAST 12.8)
 
 set(AN_NVCC_WHY "ANNEAL_CUDA=off")
@@ -40,10 +40,15 @@ if(NOT AN_NVCC_FOUND)
 endif()
 message(STATUS "Building the device cuda: ${AN_NVCC} ${AN_NVCC_VERSION}, sm ${ANNEAL_CUDA_ARCHS}")
 
-set(gencode "-gencode=arch=compute_80,code=compute_80")
+set(gencode)
+set(newest 80)
 foreach(arch ${ANNEAL_CUDA_ARCHS})
+  if(arch MATCHES "^[0-9]+$" AND arch GREATER newest)
+    set(newest ${arch})
+  endif()
   list(APPEND gencode "-gencode=arch=compute_${arch},code=sm_${arch}")
 endforeach()
+list(APPEND gencode "-gencode=arch=compute_${newest},code=compute_${newest}")
 # wgmma and TMA (cuda/hopper.cuh) are of sm_90a and of nothing else.
 set(AN_HOPPER_GENCODE "-gencode=arch=compute_90a,code=sm_90a")
 set(AN_CUDA_OBJECTS)
@@ -56,11 +61,15 @@ foreach(src ${AN_GPU_KERNELS})
   if(name STREQUAL "step")
     set(fused -fmad=false)
   endif()
+  set(archs ${gencode})
+  if(name MATCHES "90$")
+    set(archs ${AN_HOPPER_GENCODE})
+  endif()
   # What ptxas says of registers and spills is kept for the test kernels_ptxas.
   add_custom_command(OUTPUT ${obj} BYPRODUCTS ${obj}.log VERBATIM
     COMMAND ${CMAKE_COMMAND} -E make_directory ${CMAKE_BINARY_DIR}/cuda
     COMMAND ${CMAKE_SOURCE_DIR}/kernels/cuda/nvcc.sh ${obj}.log ${AN_NVCC} -std=c++17 -O3
-      ${gencode} ${fused} -Xptxas=-v --expt-relaxed-constexpr -DAN_GPU_PREFIX=an_cuda_
+      ${archs} ${fused} -Xptxas=-v --expt-relaxed-constexpr -DAN_GPU_PREFIX=an_cuda_
       -Xcompiler=-fPIE,-fno-exceptions,-fno-threadsafe-statics -I${CMAKE_SOURCE_DIR}/include
       -I${CMAKE_SOURCE_DIR}/kernels -I${CMAKE_SOURCE_DIR}/kernels/cuda
       -MD -MF ${obj}.d -c ${CMAKE_SOURCE_DIR}/${src} -o ${obj}

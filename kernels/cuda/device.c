@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #define LEAST_CAPABILITY 80 /* bf16 in mma.sync, cp.async */
+#define WGMMA_CAPABILITY 90 /* and no other: sm_90a is for it alone */
 
 static const char kind[] = GPU_NAME;
 
@@ -105,6 +106,21 @@ static an_status describe(an_device *d, gpu_device *g, an_error *err)
     return AN_OK;
 }
 
+/* Products go through wgmma where there is such a thing and it passes its test. */
+static void choose_products(an_device *d, gpu_device *g)
+{
+    char why[160];
+    const size_t n = strlen(d->description);
+    char *const end = d->description + n;
+    if (g->capability != WGMMA_CAPABILITY) return;
+    g->wgmma = GPU(wgmma_check)(why, sizeof why);
+    if (g->wgmma)
+        snprintf(end, sizeof d->description - n, "; products by wgmma");
+    else
+        snprintf(end, sizeof d->description - n,
+                 "; products by mma.sync, since wgmma failed its test: %s", why);
+}
+
 /* What uploads outside of lanes go through. */
 static an_status open_copies(gpu_device *g, an_error *err)
 {
@@ -133,6 +149,7 @@ an_status GPU(open)(an_device *d, const char *which, an_error *err)
     d->gpu = g;
     s = describe(d, g, err);
     if (!s) s = GPU(enter)(d, err);
+    if (!s) choose_products(d, g);
     if (!s) s = open_copies(g, err);
     if (s) GPU(close)(d);
     return s;

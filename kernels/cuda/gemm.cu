@@ -1,34 +1,5 @@
 /* gemm.cu: y = act(x w^T + bias) + residual. The work is in tile.cuh; here are the rows of x. */
-#include "tile.cuh"
-
-/* This thread's rows of x: their pieces number threadIdx.x % 8, then those 128 bytes on... */
-template <class S> struct gemm_rows {
-    static constexpr int N = S::BM / S::PASS;
-    const gpu_gemm &a;
-    int row[N]; /* of x; -1: past the end */
-    int k;      /* element that comes next */
-    bool fast;
-
-    __device__ gemm_rows(const gpu_gemm &args, int first, int end)
-        : a(args), k((int)(threadIdx.x & 7) * S::PIECE),
-          fast(in_pieces<typename S::T>(args.x, args.x_dtype, args.k))
-    {
-#pragma unroll
-        for (int i = 0; i < N; i++) {
-            const int m = first + (int)threadIdx.x / 8 + i * S::PASS;
-            row[i] = m >= end ? -1 : a.index ? a.index[m] : m;
-        }
-    }
-    __device__ void load(char *tile)
-    {
-#pragma unroll
-        for (int i = 0; i < N; i++)
-            load_piece<typename S::T>(
-                tile_at(tile, (int)threadIdx.x / 8 + i * S::PASS, threadIdx.x & 7), a.x, a.x_dtype,
-                fast, (size_t)row[i] * (size_t)a.k + (size_t)k, row[i] < 0 ? 0 : a.k - k);
-        k += S::BK;
-    }
-};
+#include "tile_rows.cuh"
 
 template <class S>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)

@@ -26,6 +26,7 @@
 #include <cuda_runtime.h>
 #include <cuda_fp16.h>
 #include <cuda_bf16.h>
+#include "../simt/hopper.h"
 #include "../simt/matrix.h"
 #define PRIM static inline
 #endif
@@ -160,6 +161,13 @@ template <int N> PRIM void cp_async_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+/* An ordinary store of 16 bytes of a tile: the emulator wants to know of those that wgmma reads
+ * (hopper.cuh). */
+PRIM void store_piece(void *to, uint4 v)
+{
+    *(uint4 *)to = v;
+}
+
 /* A barrier of some of a block's warps: `threads` of them, a multiple of 32; id 1..15. */
 PRIM void named_barrier(int id, int threads)
 {
@@ -240,6 +248,11 @@ PRIM void cp_async_commit()
 template <int N> PRIM void cp_async_wait()
 {
     simt::cp_async_wait(N);
+}
+PRIM void store_piece(void *to, uint4 v)
+{
+    *(uint4 *)to = v;
+    simt::shared_wrote(to, sizeof v);
 }
 PRIM void named_barrier(int id, int threads, SIMT_WHERE)
 {

@@ -224,6 +224,12 @@ typedef struct gpu_gemm {
     int tile;
 } gpu_gemm;
 int GPU(gemm)(const gpu_gemm *a, gpu_stream stream);
+/* gemm90.cu: the same for weights in bf16, by wgmma, on compute capability 9.0 alone (see
+ * GPU(wgmma_check)). Other bits than mma.sync's may come out, so a layer takes the one or the other
+ * always. Of the tiles it has GPU_TILE_64x64 and GPU_TILE_128x128, by rows; columns are the
+ * layer's.
+ */
+int GPU(gemm90)(const gpu_gemm *a, gpu_stream stream);
 
 /* NHWC pictures x [pictures, h, w, c], resized to up_h x up_w first (nearest; h and w if not), with
  * a kh x kw filter. Output pixels are the rows of the product. */
@@ -237,6 +243,7 @@ typedef struct gpu_conv {
     int tile;
 } gpu_conv;
 int GPU(conv)(const gpu_conv *a, gpu_stream stream);
+int GPU(conv90)(const gpu_conv *a, gpu_stream stream); /* as gemm90 */
 
 /* ---------------------------------------------------------------- quant.cu: weights in blocks */
 

@@ -15,9 +15,10 @@
  * GPU(idle); then launches. Device memory is never read or written by the host but through the
  * functions below.
  *
- * Files: backend.c (the table), device.c (finding and opening a GPU), memory.c, lane.c (streams,
- * staging, flags), small.c, norm.c and diffusion.c (their ops); weights.c and matrix.c (gemm,
- * conv2d, moe); attention.c (attention, attention_paged, kv_write, rope). */
+ * Files: backend.c (the table), device.c (finding and opening a GPU), hopper.c (may it use wgmma?),
+ * memory.c, lane.c (streams, staging, flags), small.c, norm.c and diffusion.c (their ops);
+ * weights.c and matrix.c (gemm, conv2d, moe); attention.c (attention, attention_paged, kv_write,
+ * rope). */
 #ifndef ANNEAL_GPU_HOST_H
 #define ANNEAL_GPU_HOST_H
 
@@ -41,6 +42,7 @@ typedef struct gpu_device {
     int index;      /* of the CUDA runtime */
     int capability; /* 10 * major + minor: 80, 90 */
     int multiprocessors;
+    bool wgmma;          /* products of weights in bf16 take gemm90 and conv90 */
     size_t shared_bytes; /* most dynamic shared memory a block may ask for */
     size_t total_bytes;
     pthread_mutex_t lock; /* of what follows */
@@ -162,6 +164,8 @@ an_status GPU(sampler_step_op)(an_lane *l, const an_step_row *rows, int n);
 an_status GPU(image_out_op)(an_lane *l, const an_tensor *x, const an_tensor *y, int64_t *n_nan);
 an_status GPU(image_in_op)(an_lane *l, const an_tensor *x, const an_tensor *y);
 
+/* hopper.c: whether wgmma answers on this thread's GPU what mma.sync answers, or why not. Waits. */
+bool GPU(wgmma_check)(char *why, size_t size);
 /* device.c, memory.c, lane.c: the hooks of backend.h */
 an_status GPU(open)(an_device *d, const char *which, an_error *err);
 void GPU(close)(an_device *d);

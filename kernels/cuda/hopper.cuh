@@ -14,9 +14,6 @@
 
 #include "gpu.cuh"
 #include <cuda.h>
-#ifndef __CUDACC__
-#include "../simt/hopper.h"
-#endif
 
 #ifdef __CUDACC__
 
@@ -74,12 +71,6 @@ PRIM void tma_load_2d(void *dst, const CUtensorMap *map, int x, int y, uint64_t 
 PRIM void proxy_fence()
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-/* An ordinary store of 16 bytes that wgmma will read: the emulator wants to know of it. */
-PRIM void store_piece(void *to, uint4 v)
-{
-    *(uint4 *)to = v;
 }
 
 /* ---------------------------------------------------------------- wgmma */
@@ -180,11 +171,6 @@ PRIM void tma_load_2d(void *dst, const CUtensorMap *map, int x, int y, uint64_t 
 PRIM void proxy_fence()
 {
     simt::proxy_fence();
-}
-PRIM void store_piece(void *to, uint4 v)
-{
-    *(uint4 *)to = v;
-    simt::shared_wrote(to, sizeof v);
 }
 PRIM uint32_t shared_place(const void *p, SIMT_WHERE)
 {

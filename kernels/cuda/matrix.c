@@ -20,6 +20,7 @@ typedef struct product {
     const gpu_record *x8; /* x rounded, where a part is in blocks */
     float *sums;          /* room [rows of y, n], where value and gate are in different parts */
     int rows;
+    bool wgmma;
     const int32_t *range, *index; /* see gpu_gemm */
     an_act act;
     const void *residual;
@@ -35,6 +36,13 @@ static const gpu_weight *weight_of(const an_weight *w)
 static bool has_blocks(const an_weight *w)
 {
     return w->blocks;
+}
+
+/* Where a layer's weight is in bf16; then always, whatever the rows: the two instructions may round
+ * differently. A counting lane has no device's answer and needs none. */
+static bool by_wgmma(const an_lane *l)
+{
+    return !l->counting && GPU(device_of)(l->device)->wgmma;
 }
 
 /* A gate whose value is in another part: sums are kept, then meet. */
@@ -94,7 +102,7 @@ static int run_product(const product *p, gpu_stream s)
                                 .range = p->range,
                                 .index = p->index,
                                 .out = part_out(p, part)};
-            error = GPU(gemm)(&g, s);
+            error = p->wgmma && g.w.dtype == GPU_BF16 ? GPU(gemm90)(&g, s) : GPU(gemm)(&g, s);
         }
         if (error) return error;
     }
@@ -113,6 +121,7 @@ an_status GPU(gemm_op)(an_lane *l, const an_gemm_args *a)
     product p = {.w = a->w,
                  .x = a->x.data,
                  .x_dtype = a->x.dtype,
+                 .wgmma = by_wgmma(l),
                  .act = a->act,
                  .residual = a->residual ? a->residual->data : NULL,
                  .y = a->y.data,
@@ -192,7 +201,9 @@ an_status GPU(conv2d_op)(an_lane *l, const an_conv_args *a)
         c.out.row_bias = a->row_bias->data;
         c.out.row_bias_dtype = (int)a->row_bias->dtype;
     }
-    return GPU(check)(l, GPU(conv)(&c, GPU(stream)(l)), "conv2d");
+    gpu_stream s = GPU(stream)(l);
+    return GPU(check)(
+        l, by_wgmma(l) && c.w.dtype == GPU_BF16 ? GPU(conv90)(&c, s) : GPU(conv)(&c, s), "conv2d");
 }
 
 /* ---------------------------------------------------------------- experts */
@@ -201,6 +212,7 @@ an_status GPU(conv2d_op)(an_lane *l, const an_conv_args *a)
 typedef struct mixture {
     const an_moe_args *a;
     int tokens, choices;
+    bool wgmma;
     int32_t *expert, *place, *token, *range;
     float *weight;
     gpu_record *x8, *h8; /* where an expert is in blocks */
@@ -213,7 +225,7 @@ static an_status mixture_scratch(an_lane *l, const an_moe_args *a, mixture *m)
 {
     const int64_t tokens = a->x.dim[0], c = a->x.dim[1], hidden = a->down[0]->k;
     int64_t choices;
-    *m = (mixture){.a = a};
+    *m = (mixture){.a = a, .wgmma = by_wgmma(l)};
     if (__builtin_mul_overflow(tokens, (int64_t)a->top_k, &choices)) choices = INT64_MAX;
     if (rows_of(l, "moe", choices, &m->choices)) return AN_TOO_LARGE;
     m->tokens = (int)tokens;
@@ -251,6 +263,7 @@ static int run_experts(const mixture *m, gpu_stream s)
                             .x8 = m->x8,
                             .sums = m->sums,
                             .rows = m->tokens,
+                            .wgmma = m->wgmma,
                             .range = m->range + 2 * e,
                             .index = m->token,
                             .act = a->act,
@@ -265,6 +278,7 @@ static int run_experts(const mixture *m, gpu_stream s)
                               .x_dtype = a->x.dtype,
                               .x8 = m->h8,
                               .rows = m->tokens,
+                              .wgmma = m->wgmma,
                               .range = m->range + 2 * e,
                               .y = m->y,
                               .y_dtype = AN_F32};

@@ -78,8 +78,8 @@ PRIM void load_piece(char *to, const void *x, int dtype, bool fast, size_t i, in
     if (sizeof(T) == 4)
         *(float4 *)to = make_float4(v[0], v[1], v[2], v[3]);
     else
-        *(uint4 *)to = make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]),
-                                  pack_bf16(v[4 % E], v[5 % E]), pack_bf16(v[6 % E], v[7 % E]));
+        store_piece(to, make_uint4(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]),
+                                   pack_bf16(v[4 % E], v[5 % E]), pack_bf16(v[6 % E], v[7 % E])));
 }
 
 /* ---------------------------------------------------------------- the weight's rows */

@@ -3,11 +3,14 @@
 #define AN_GPU_PREFIX an_cuda_
 #include <cuda_runtime_api.h>
 
+#include <stdbool.h>
+
 /* What the runtime of this test answers. */
 static struct {
     int devices, driver, runtime, major, minor;
     cudaError_t count, set, alloc;
     int current, streams, events, pinned;
+    bool wgmma; /* right */
 } lie;
 
 #undef cudaGetDeviceCount
@@ -111,6 +114,11 @@ static cudaError_t lie_event(cudaEvent_t *e, unsigned flags)
     lie.events++;
     return flags == cudaEventDisableTiming ? cudaSuccess : cudaErrorInvalidValue;
 }
+bool an_cuda_wgmma_check(char *why, size_t size)
+{
+    __builtin_snprintf(why, size, "2 of 5 products differ");
+    return lie.wgmma;
+}
 static cudaError_t lie_event_end(cudaEvent_t e)
 {
     lie.events -= e != NULL;
@@ -127,6 +135,7 @@ static void well(void)
     lie.devices = 2;
     lie.driver = lie.runtime = 13000;
     lie.major = 9;
+    lie.wgmma = true;
 }
 
 static void refused(const char *which, an_status status, const char *text, const char *more)
@@ -208,7 +217,7 @@ TEST(all_is_well)
     REQUIRE(an_cuda_open(&d, "cuda:0", &err) == AN_OK);
     CHECK(lie.current == 0 && d.memory_bytes == (size_t)80 << 30);
     CHECK_STR(d.description, "cuda:0: NVIDIA Thing 0, compute capability 9.0, 132 multiprocessors, "
-                             "80.0 GiB");
+                             "80.0 GiB; products by wgmma");
     an_device other = {0};
     REQUIRE(an_cuda_open(&other, "cuda:1", &err) == AN_OK);
     CHECK(lie.current == 1);
@@ -217,6 +226,34 @@ TEST(all_is_well)
     CHECK(an_cuda_enter(&d, &err) == AN_OK && lie.current == 0);
     an_cuda_close(&d);
     CHECK(!d.gpu && lie.streams == 0 && lie.events == 0 && lie.pinned == 0);
+}
+
+/* wgmma is of compute capability 9.0 alone, and must be right there. */
+TEST(products_by_wgmma)
+{
+    static const struct {
+        int major, minor;
+        bool right, chosen;
+        const char *end;
+    } cases[] = {
+        {9, 0, true, true, "80.0 GiB; products by wgmma"},
+        {9, 0, false, false,
+         "80.0 GiB; products by mma.sync, since wgmma failed its test: 2 of 5 products differ"},
+        {8, 0, true, false, "80.0 GiB"},
+        {8, 9, true, false, "80.0 GiB"},
+        {10, 0, true, false, "80.0 GiB"},
+    };
+    for (int i = 0; i < 5; i++) {
+        well();
+        lie.major = cases[i].major, lie.minor = cases[i].minor, lie.wgmma = cases[i].right;
+        an_device d = {0};
+        an_error err = {0};
+        REQUIRE(an_cuda_open(&d, "cuda", &err) == AN_OK);
+        CHECK(an_cuda_device_of(&d)->wgmma == cases[i].chosen);
+        const char *end = strstr(d.description, "80.0 GiB");
+        CHECK_STR(end ? end : d.description, cases[i].end);
+        an_cuda_close(&d);
+    }
 }
 
 int main(int argc, char **argv)
