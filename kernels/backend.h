@@ -6,6 +6,8 @@
 #include "anneal/ops.h"
 #include "pool.h"
 
+#include <pthread.h>
+
 typedef struct an_backend {
     const char *name;
     /* A device with memory of its own. All of these are NULL where device memory is the host's:
@@ -28,6 +30,10 @@ typedef struct an_backend {
     an_status (*keep)(an_lane *l, const void *host, size_t bytes);
     an_status (*kv_keep)(an_lane *l, const an_kv_pool *pool, const an_kv_row *rows, int n,
                          int heads, an_dtype dtype);
+    /* an_lane_repeat with an owner; NULL: ops are called as ever. Forgets of an owner, 0 = of all.
+     */
+    void (*repeat)(an_lane *l, const an_repeat *key, an_ops_fn *ops, void *ctx);
+    void (*lane_forget)(an_lane *l, uint64_t owner);
     /* Waits (always, or only if a kernel may have raised a flag), then latches what they raised. */
     an_status (*sync)(an_lane *l, bool always);
     /* Kernels that this thread has launched, and copies from the host, since it began. */
@@ -105,10 +111,13 @@ typedef enum an_isa {
 
 struct an_device {
     const an_backend *backend;
-    an_pool *pool;       /* threads of this device; the calling thread works too */
-    an_isa isa;          /* chosen at open: min(cpuid, cap) */
-    bool onednn;         /* GEMM and convolution through oneDNN */
-    void *gpu;           /* kernels/cuda's part, or NULL */
+    an_pool *pool; /* threads of this device; the calling thread works too */
+    an_isa isa;    /* chosen at open: min(cpuid, cap) */
+    bool onednn;   /* GEMM and convolution through oneDNN */
+    void *gpu;     /* kernels/cuda's part, or NULL */
+    bool repeats;  /* what comes again is recorded */
+    pthread_mutex_t lanes_lock;
+    an_lane *lanes;      /* that remember what they were asked */
     size_t memory_bytes; /* of its own, 0 = the host's */
     char description[512];
     _Atomic size_t bytes_live;
@@ -140,6 +149,8 @@ struct an_lane {
     const char *label;
     an_kept kept[AN_LANE_KEPT];
     int kepts;
+    an_repeats repeats;
+    an_lane *next; /* of the device */
 };
 
 /* What the op that has just run cost, to whoever watches the lane. */

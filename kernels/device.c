@@ -178,6 +178,14 @@ static an_status choose_gemm(const char *name, bool *onednn, an_error *err)
 #endif
 }
 
+static an_status choose_graphs(const char *name, bool *on, an_error *err)
+{
+    *on = is_auto(name);
+    if (*on || strcmp(name, "off") == 0) return AN_OK;
+    return an_fail_param(err, AN_INVALID, "graphs", "unknown graphs '%s': there are auto, off",
+                         name);
+}
+
 /* An empty device of a backend, with threads for the host's part of the work. */
 static an_status device_new(const an_backend *backend, int threads, an_device **out, an_error *err)
 {
@@ -185,26 +193,35 @@ static an_status device_new(const an_backend *backend, int threads, an_device **
     if (!d) return an_fail(err, AN_NO_MEMORY, "no memory for a device");
     d->backend = backend;
     an_status s = an_pool_new(threads, &d->pool, err);
-    if (s)
+    if (s) {
         free(d);
-    else
-        *out = d;
-    return s;
+        return s;
+    }
+    pthread_mutex_init(&d->lanes_lock, NULL);
+    *out = d;
+    return AN_OK;
+}
+
+static void device_free(an_device *d)
+{
+    pthread_mutex_destroy(&d->lanes_lock);
+    an_pool_free(d->pool);
+    free(d);
 }
 
 /* A device with memory of its own. */
-static an_status open_gpu(const an_backend *backend, const char *name, int threads, an_device **out,
-                          an_error *err)
+static an_status open_gpu(const an_backend *backend, const char *name, int threads, bool graphs,
+                          an_device **out, an_error *err)
 {
     an_device *d = NULL; /* gcc does not see that device_new fills it */
     an_status s = device_new(backend, threads, &d, err);
     if (s) return s;
     s = backend->open(d, name, err);
     if (s) {
-        an_pool_free(d->pool);
-        free(d);
+        device_free(d);
         return s;
     }
+    d->repeats = graphs;
     *out = d;
     return AN_OK;
 }
@@ -246,17 +263,19 @@ an_status an_device_open(const an_device_options *o, an_device **out, an_error *
     an_status s = choose_backend(o->device, &backend, err);
     if (!s) s = choose_isa(o->isa, &c.isa, &c.isa_why, err);
     if (!s) s = choose_gemm(o->gemm, &c.onednn, err);
+    bool graphs = false;
+    if (!s) s = choose_graphs(o->graphs, &graphs, err);
     if (s) return s;
     if (o->threads < 0 || o->threads > MAX_THREADS)
         return an_fail_param(err, AN_INVALID, "threads", "%d threads: 0 (automatic) to %d",
                              o->threads, MAX_THREADS);
     int threads = o->threads ? o->threads : usable_threads(&c.threads_why);
-    if (backend && backend->open) return open_gpu(backend, o->device, threads, out, err);
+    if (backend && backend->open) return open_gpu(backend, o->device, threads, graphs, out, err);
     if (backend) return open_cpu(backend, &c, threads, out, err);
     an_error why = {0};
     c.no_gpu = "this build has no CUDA backend";
     if (!an_backend_gpu()) return open_cpu(&an_backend_cpu, &c, threads, out, err);
-    if (open_gpu(an_backend_gpu(), "cuda", threads, out, &why) == AN_OK) return AN_OK;
+    if (open_gpu(an_backend_gpu(), "cuda", threads, graphs, out, &why) == AN_OK) return AN_OK;
     c.no_gpu = why.message;
     return open_cpu(&an_backend_cpu, &c, threads, out, err);
 }
@@ -265,8 +284,7 @@ void an_device_close(an_device *d)
 {
     if (!d) return;
     if (d->backend->close) d->backend->close(d);
-    an_pool_free(d->pool);
-    free(d);
+    device_free(d);
 }
 
 const char *an_device_name(const an_device *d)

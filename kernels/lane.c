@@ -6,6 +6,28 @@
 
 #define ALIGN 64
 
+/* Lanes that remember are known to their device. */
+static void enlist(an_lane *l)
+{
+    an_device *d = l->device;
+    if (!d->backend->repeat) return;
+    pthread_mutex_lock(&d->lanes_lock);
+    l->next = d->lanes;
+    d->lanes = l;
+    pthread_mutex_unlock(&d->lanes_lock);
+}
+
+static void strike_out(an_lane *l)
+{
+    an_device *d = l->device;
+    if (!d->backend->repeat) return;
+    pthread_mutex_lock(&d->lanes_lock);
+    an_lane **at = &d->lanes;
+    while (*at && *at != l) at = &(*at)->next;
+    if (*at) *at = l->next;
+    pthread_mutex_unlock(&d->lanes_lock);
+}
+
 static an_status lane_new(an_device *d, size_t bytes, bool counting, bool urgent, an_lane **out,
                           an_error *err)
 {
@@ -31,6 +53,7 @@ static an_status lane_new(an_device *d, size_t bytes, bool counting, bool urgent
         free(l);
         return s;
     }
+    if (!counting) enlist(l);
     *out = l;
     return AN_OK;
 }
@@ -54,6 +77,7 @@ an_status an_lane_resize(an_lane *l, size_t bytes, an_error *err)
 {
     an_lane_sync(l);
     an_lane_reset(l);
+    if (l->device->backend->lane_forget && !l->counting) l->device->backend->lane_forget(l, 0);
     an_device_free(l->device, l->arena);
     l->arena = NULL;
     l->size = 0;
@@ -69,6 +93,7 @@ an_status an_lane_resize(an_lane *l, size_t bytes, an_error *err)
 void an_lane_close(an_lane *l)
 {
     if (!l) return;
+    if (!l->counting) strike_out(l);
     if (l->device->backend->lane_close && !l->counting) l->device->backend->lane_close(l);
     an_device_free(l->device, l->arena);
     free(l);
@@ -288,4 +313,34 @@ void an_lane_keep(an_lane *l, const void *host, size_t bytes)
     if (!b->keep || l->error.status || bytes == 0) return;
     an_status s = b->keep(l, host, bytes);
     if (s) an_lane_fail(l, s, "keeping %zu bytes on the device failed", bytes);
+}
+
+/* ---------------------------------------------------------------- work that repeats */
+
+void an_lane_repeat(an_lane *l, const an_repeat *key, an_ops_fn *ops, void *ctx)
+{
+    const an_device *d = l->device;
+    if (d->backend->repeat && d->repeats && key->owner && !l->counting && !l->error.status)
+        d->backend->repeat(l, key, ops, ctx);
+    else
+        ops(l, ctx);
+}
+
+uint64_t an_repeat_owner(void)
+{
+    static _Atomic uint64_t owners;
+    return ++owners;
+}
+
+void an_device_forget(an_device *d, uint64_t owner)
+{
+    if (!d->backend->lane_forget || !owner) return;
+    pthread_mutex_lock(&d->lanes_lock);
+    for (an_lane *l = d->lanes; l; l = l->next) d->backend->lane_forget(l, owner);
+    pthread_mutex_unlock(&d->lanes_lock);
+}
+
+an_repeats an_lane_repeats(const an_lane *l)
+{
+    return l->repeats;
 }

@@ -58,6 +58,7 @@ struct an_model {
     int vae_tile;
     an_bag bag;
     void *impl;
+    uint64_t owner; /* of what lanes remember of it */
 };
 
 extern const an_family an_family_latent_diffusion; /* latent_diffusion.c */

@@ -162,6 +162,18 @@ static void embed_positions(const gpt2 *m, an_lane *l, const an_lm_tick *t, an_t
     an_lane_release(l, mark);
 }
 
+typedef struct gpt2_call {
+    const gpt2 *m;
+    const an_lm_tick *t;
+    an_tensor x; /* [tokens, hidden] */
+} gpt2_call;
+
+static void run_layers(an_lane *l, void *ctx)
+{
+    const gpt2_call *c = ctx;
+    for (int i = 0; i < c->m->config.layers; i++) layer_forward(c->m, i, l, c->t, c->x);
+}
+
 static void forward(const an_model *model, an_lane *l, const an_lm_tick *t)
 {
     const gpt2 *m = model->impl;
@@ -175,7 +187,7 @@ static void forward(const an_model *model, an_lane *l, const an_lm_tick *t)
     an_lane_release(l, mark);
     an_lm_keep(l, t, m->config.heads, model->dtype);
 
-    for (int i = 0; i < m->config.layers; i++) layer_forward(m, i, l, t, x);
+    an_lane_repeat(l, &t->repeat, run_layers, &(gpt2_call){m, t, x});
 
     if (!t->wanted) return; /* a piece of a prompt that is not its last */
     an_lane_label(l, "lm_head");

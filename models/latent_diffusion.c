@@ -220,6 +220,7 @@ static void denoise(const an_model *m, an_lane *l, an_row *rows, int n)
     if (m->info.uses_time_ids) a.pooled = gather_added(m, l, rows, n, time_ids);
     if (m->info.guidance_embed) a.guidance = embed_guidance(d, l, rows, n);
 
+    a.repeat = (an_repeat){m->owner, {AN_STAGE_DENOISE, n, h, w, a.context.dim[0]}};
     an_unet_forward(&d->unet, l, &a);
 
     for (int r = 0; r < n; r++) an_copy(l, an_row_view(y, r), *an_row_out(&rows[r], "prediction"));

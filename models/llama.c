@@ -180,6 +180,27 @@ static void layer_forward(const an_llama *m, int i, an_lane *l, const an_lm_tick
     an_lane_release(l, mark);
 }
 
+typedef struct llama_call {
+    const an_llama *m;
+    const an_lm_tick *t;
+    an_tensor x; /* [tokens, hidden] */
+} llama_call;
+
+static void run_layers(an_lane *l, void *ctx)
+{
+    const llama_call *c = ctx;
+    for (int i = 0; i < c->m->config.layers; i++) layer_forward(c->m, i, l, c->t, c->x);
+}
+
+/* A gate that goes through the host (weigh) cannot be recorded. */
+static an_repeat repeat_of(const an_llama *m, const an_lm_tick *t)
+{
+    an_repeat r = t->repeat;
+    for (int i = 0; i < m->config.layers; i++)
+        if (m->config.sparse[i] && m->layer[i].moe.shared_gate) r.owner = 0;
+    return r;
+}
+
 void an_llama_forward(const an_llama *m, an_lane *l, an_dtype dtype, const an_lm_tick *t)
 {
     const an_llama_config *c = &m->config;
@@ -190,7 +211,8 @@ void an_llama_forward(const an_llama *m, an_lane *l, an_dtype dtype, const an_lm
     an_lane_keep(l, t->pos, (size_t)t->tokens * sizeof *t->pos);
     an_lm_keep(l, t, c->heads, dtype);
 
-    for (int i = 0; i < c->layers; i++) layer_forward(m, i, l, t, x);
+    const an_repeat repeat = repeat_of(m, t);
+    an_lane_repeat(l, &repeat, run_layers, &(llama_call){m, t, x});
 
     if (!t->wanted) return; /* a piece of a prompt that is not its last */
     an_lane_label(l, "lm_head");

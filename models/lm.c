@@ -145,6 +145,10 @@ an_status an_lm_forward(an_model *m, an_lane *l, an_kv *kv, const an_lm_row *row
             pos[t.tokens++] = row->pos + i;
         }
     }
+    /* A token each: the tick that comes again and again. Pieces of prompts differ. */
+    if (t.tokens == n)
+        t.repeat =
+            (an_repeat){m->owner, {AN_STAGE_FORWARD, n, (int64_t)(intptr_t)kv->memory, kv->blocks}};
     size_t mark = an_lane_mark(l);
     m->family->forward(m, l, &t);
     an_lane_release(l, mark);

@@ -29,6 +29,7 @@ struct an_lm_tick {
     int64_t tokens, wanted;
     const int32_t *pos;  /* host [tokens] */
     const int32_t *want; /* host [wanted]: the tokens whose logits are asked for, ascending */
+    an_repeat repeat;    /* of its layers; without owner where it will hardly come again */
 };
 
 /* Keys and values of all layers, in the dtype of activations: one rounding for all, so that a key
@@ -51,9 +52,9 @@ typedef struct an_lm_ends {
     an_tensor table; /* embeddings, looked up by id; without data where the head's rows are read */
     an_weight *head; /* "lm_head", or the embeddings packed for a GEMM if it is tied */
 } an_lm_ends;
-/* A lookup wants rows and a GEMM wants panels. A tied model holds panels only if the device can read
- * rows of them, else both. The table is in the model's dtype, but numbers that the file has smaller
- * (BF16, blocks) stay as they are. */
+/* A lookup wants rows and a GEMM wants panels. A tied model holds panels only if the device can
+ * read rows of them, else both. The table is in the model's dtype, but numbers that the file has
+ * smaller (BF16, blocks) stay as they are. */
 void an_lm_ends_load(an_loader *ld, const char *embeddings, bool tied, int64_t vocab, int64_t width,
                      an_lm_ends *out);
 

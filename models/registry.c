@@ -80,6 +80,7 @@ an_status an_model_load(an_device *d, an_checkpoint *c, an_dtype dtype,
     if (!m) return an_fail(err, AN_NO_MEMORY, "no memory for a model");
     m->device = m->bag.device = d;
     m->dtype = dtype;
+    m->owner = an_repeat_owner();
     an_status s = family_of(c, &m->family, err);
     if (!s) s = m->family->probe(c, &m->info, err);
     const json_t *scheduler = an_checkpoint_config(c, "scheduler");
@@ -106,6 +107,7 @@ an_status an_model_load(an_device *d, an_checkpoint *c, an_dtype dtype,
 void an_model_free(an_model *m)
 {
     if (!m) return;
+    an_device_forget(m->device, m->owner);
     m->family->unload(m);
     an_bag_free(&m->bag);
     json_decref(m->scheduler);

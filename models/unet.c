@@ -282,22 +282,40 @@ static an_tensor go_up(const an_unet *u, an_lane *l, const an_unet_args *a, cons
     return x;
 }
 
-void an_unet_forward(const an_unet *u, an_lane *l, const an_unet_args *a)
+typedef struct unet_call {
+    const an_unet *u;
+    const an_unet_args *a;
+    an_tensor temb; /* what every resnet gets */
+} unet_call;
+
+/* All but the time embedding: the same launches at every step. */
+static void run_blocks(an_lane *l, void *ctx)
 {
+    const unet_call *call = ctx;
+    const an_unet *u = call->u;
+    const an_unet_args *a = call->a;
+    const an_tensor *temb = &call->temb;
     size_t mark = an_lane_mark(l);
     skip_stack skips = {.n = 0};
     an_hop hop = {.now = 0};
-    an_tensor temb = an_lane_tensor(l, AN_F32, a->x.dim[0], u->config.time_dim);
-    embed_time(u, l, a, temb);
-
-    go_down(u, l, a, &temb, &skips);
+    go_down(u, l, a, temb, &skips);
     plan_up(u, &skips, &hop);
     an_hop_alloc(&hop, l, a->x.dtype);
-    an_tensor x = middle(u, l, a, &temb, skips.t[skips.n - 1], &hop);
-    x = go_up(u, l, a, &temb, x, &skips, &hop);
+    an_tensor x = middle(u, l, a, temb, skips.t[skips.n - 1], &hop);
+    x = go_up(u, l, a, temb, x, &skips, &hop);
 
     an_lane_label(l, "unet/conv_out");
     an_norm_group(l, &u->norm_out, x, true, x);
     an_conv_same(l, x, u->conv_out, NULL, NULL, a->y);
+    an_lane_release(l, mark);
+}
+
+void an_unet_forward(const an_unet *u, an_lane *l, const an_unet_args *a)
+{
+    size_t mark = an_lane_mark(l);
+    unet_call call = {.u = u, .a = a};
+    call.temb = an_lane_tensor(l, AN_F32, a->x.dim[0], u->config.time_dim);
+    embed_time(u, l, a, call.temb);
+    an_lane_repeat(l, &a->repeat, run_blocks, &call);
     an_lane_release(l, mark);
 }

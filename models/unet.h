@@ -100,6 +100,7 @@ typedef struct an_unet_args {
     an_tensor pooled;      /* F32 [n, pooled_dim], if time_id_dim */
     const float *time_ids; /* host [n, 6], if time_id_dim */
     an_tensor y;           /* F32 [n, h, w, out_channels], out */
+    an_repeat repeat;      /* names everything above but the values of host arrays and tensors */
 } an_unet_args;
 void an_unet_forward(const an_unet *u, an_lane *l, const an_unet_args *a);
 

@@ -50,6 +50,8 @@ static const option table[] = {
      "cap on CPU instructions: auto, generic, avx2, avx512, amx"},
     {"--gemm", "NAME", KIND_STRING, STR(gemm), 0, 0, "auto",
      "CPU matrix products and convolutions: auto, own, onednn"},
+    {"--graphs", "NAME", KIND_STRING, STR(graphs), 0, 0, "auto",
+     "on a GPU, launches that come again are recorded and replayed as CUDA graphs: auto, off"},
     {"--memory", "SIZE", KIND_SIZE, NUM(engine.memory_bytes), 0, 1e15, "0",
      "budget for weights and activations, on each device; 0 = 80 % of the machine's memory, 90 % "
      "of "
@@ -316,7 +318,11 @@ an_status an_options_parse(an_options *o, int argc, char **argv, bool *help, an_
     if (!an_log_parse_level(o->log_level, &level))
         return an_fail(err, AN_INVALID, "--log-level: '%s' is not debug, info, warn or error",
                        o->log_level);
-    o->engine.device = (an_device_options){o->device, o->isa, o->gemm, o->threads};
+    o->engine.device = (an_device_options){.device = o->device,
+                                           .isa = o->isa,
+                                           .gemm = o->gemm,
+                                           .threads = o->threads,
+                                           .graphs = o->graphs};
     o->engine.dtype = o->dtype;
     o->engine.model_dirs = (const char *const *)o->models;
     return AN_OK;

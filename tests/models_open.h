@@ -32,10 +32,13 @@ static inline bool opened_ok(opened *f, an_status s, const char *what)
     return s == AN_OK;
 }
 
+/* Of the device that is opened next: what comes again is recorded ("auto") or not ("off"). */
+static const char *opened_graphs = "auto";
+
 static inline bool opened_model(opened *f, const char *path, const char *device, an_dtype dtype,
                                 size_t arena)
 {
-    an_device_options o = {.device = device, .threads = 2};
+    an_device_options o = {.device = device, .threads = 2, .graphs = opened_graphs};
     return opened_ok(f, an_device_open(&o, &f->device, &f->err), "device") &&
            opened_ok(f, an_checkpoint_open(path, &f->checkpoint, &f->err), "open") &&
            opened_ok(f,

@@ -26,6 +26,7 @@ typedef struct an_device_options {
     const char *isa;    /* cap for the CPU: "auto", "generic", "avx2", "avx512", "amx"; NULL = auto */
     const char *gemm;   /* who does CPU GEMM and convolution: "auto", "own", "onednn"; NULL = auto */
     int threads;        /* 0 = one per core this process may use */
+    const char *graphs; /* launches that come again (an_lane_repeat) are recorded: "auto", "off" */
 } an_device_options;
 
 an_status an_device_open(const an_device_options *o, an_device **out, an_error *err);
@@ -127,6 +128,34 @@ void an_download(an_lane *l, void *host_dst, const void *device_src, size_t byte
  * copy is scratch of the lane and goes with the mark below it; until then the array must not change.
  * Where device memory is the host's nothing is done. */
 void an_lane_keep(an_lane *l, const void *host, size_t bytes);
+
+/* ---------------------------------------------------------------- work that repeats */
+
+/* Which work it is. Two lists of calls with the same key, from the same place of the arena on and
+ * with the same arrays kept, must be the same calls with the same numbers and the same addresses. */
+typedef struct an_repeat {
+    uint64_t owner;   /* whose weights are read: an_repeat_owner(); 0: not worth remembering */
+    int64_t shape[6]; /* all else that the calls depend on */
+} an_repeat;
+typedef void an_ops_fn(an_lane *l, void *ctx);
+
+/* Runs ops(l, ctx). Where launching costs more than the work, as on a GPU, a list of calls that comes
+ * again is recorded, and from then on one call replays it. ops may then be called no more, or twice,
+ * so it does nothing but call ops of this table on scratch of its own and on memory that stays where
+ * it is; it neither copies from or to the host nor waits (what the host changes is kept before, by
+ * an_lane_keep). A list that does so all the same, or cannot be recorded for another reason, is run
+ * as ever. */
+void an_lane_repeat(an_lane *l, const an_repeat *key, an_ops_fn *ops, void *ctx);
+/* A number that no other owner has had in this process. */
+uint64_t an_repeat_owner(void);
+/* What is remembered of an owner goes, in all lanes of the device, before its memory does. None of
+ * them may be running it. */
+void an_device_forget(an_device *d, uint64_t owner);
+/* Lists of a lane so far: recorded, replayed (that too counts the first time), and refused. */
+typedef struct an_repeats {
+    uint64_t recorded, replayed, failed;
+} an_repeats;
+an_repeats an_lane_repeats(const an_lane *l);
 
 /* ---------------------------------------------------------------- weights on the device */
 

@@ -223,6 +223,14 @@ static void tile_rows(const head_shape *h, const an_kv_row *rows, int n, size_t 
     }
 }
 
+/* Bytes of so many tiles and so many blocks, these up to a power of two. */
+static size_t room_for(size_t tiles, size_t blocks)
+{
+    size_t room = 64;
+    while (room < blocks && room <= SIZE_MAX / 4 / sizeof(int32_t)) room *= 2;
+    return tiles * sizeof(gpu_paged_tile) + room * sizeof(int32_t);
+}
+
 /* Makes the tiles, as what is kept of them. Room by the number of rows and tokens: memory is
  * planned before it is known how they meet. */
 static an_status make_tiles(an_lane *l, const head_shape *h, const an_kv_row *rows, int n,
@@ -240,13 +248,20 @@ static an_status make_tiles(an_lane *l, const head_shape *h, const an_kv_row *ro
     if (!host && !l->counting) return no_host_memory(l, bytes);
     tiling t = {0};
     if (host) tile_rows(h, rows, n, most, host, &t);
+    /* Where segments are not split off, their number changes no launch. */
+    if ((int64_t)t.smalls * h->kv_heads >= ENOUGH_BLOCKS) t.segments[0] = 0;
+    if ((int64_t)t.larges * h->kv_heads >= ENOUGH_BLOCKS) t.segments[1] = 0;
     *out = (an_kept){.what = KEPT_TILES,
                      .host = rows,
                      .bytes = (size_t)n * sizeof *rows,
                      .mark = l->used,
                      .shape = {h->heads, h->kv_heads, tile_queries(h, h->large_too), (int64_t)most,
                                t.smalls, t.larges, t.segments[0], t.segments[1]}};
-    out->there = GPU(stage)(l, host, bytes);
+    /* Room for twice the blocks at most, so that what is allocated next lies where it lay in the
+     * last tick: sequences grow by a block every few. */
+    void *there = an_lane_scratch(l, room_for(most, blocks));
+    if (host && there) GPU(upload)(l, there, host, bytes);
+    out->there = there;
     free(host);
     return l->error.status;
 }

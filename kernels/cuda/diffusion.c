@@ -64,6 +64,10 @@ an_status GPU(image_out_op)(an_lane *l, const an_tensor *x, const an_tensor *y, 
 {
     if (GPU(idle)(l)) return l->error.status;
     gpu_lane *g = l->gpu;
+    if (n_nan && g->recording) {
+        an_lane_fail(l, AN_INTERNAL, "a count of NaN cannot be recorded");
+        return l->error.status;
+    }
     if (n_nan && g->n_nans == GPU_NAN_SLOTS) {
         an_status s = GPU(sync)(l, true);
         if (s) return s;

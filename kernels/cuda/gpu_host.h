@@ -16,9 +16,9 @@
  * functions below.
  *
  * Files: backend.c (the table), device.c (finding and opening a GPU), hopper.c (may it use wgmma?),
- * memory.c, lane.c (streams, staging, flags), small.c, norm.c and diffusion.c (their ops);
- * weights.c and matrix.c (gemm, conv2d, moe); attention.c (attention, attention_paged, kv_write,
- * rope). */
+ * memory.c, lane.c (streams, staging, flags), graph.c (what is recorded and replayed), small.c,
+ * norm.c and diffusion.c (their ops); weights.c and matrix.c (gemm, conv2d, moe); attention.c
+ * (attention, attention_paged, kv_write, rope). */
 #ifndef ANNEAL_GPU_HOST_H
 #define ANNEAL_GPU_HOST_H
 
@@ -53,6 +53,8 @@ typedef struct gpu_device {
     void *copied[2];   /* cudaEvent_t: a half has been read */
 } gpu_device;
 
+typedef struct gpu_graphs gpu_graphs; /* graph.c */
+
 /* an_lane.gpu; NULL in a counting lane */
 typedef struct gpu_lane {
     gpu_stream stream;
@@ -66,6 +68,9 @@ typedef struct gpu_lane {
     int64_t *n_nan[GPU_NAN_SLOTS]; /* where counts go at the next sync, host */
     int n_nans;
     int64_t vocabulary; /* of the last embedding, for its message */
+    bool recording;     /* launches are noted down, nothing is done: no copies, no waiting */
+    gpu_graphs *graphs; /* made at the first need */
+    pthread_mutex_t graphs_lock;
 } gpu_lane;
 
 static inline gpu_device *GPU(device_of)(const an_device *d)
@@ -173,6 +178,8 @@ int GPU(count)(void);
 an_status GPU(lane_open)(an_lane *l, an_error *err);
 void GPU(lane_close)(an_lane *l);
 an_status GPU(enter)(an_device *d, an_error *err);
+void GPU(repeat)(an_lane *l, const an_repeat *key, an_ops_fn *ops, void *ctx);
+void GPU(lane_forget)(an_lane *l, uint64_t owner);
 an_status GPU(upload)(an_lane *l, void *device_dst, const void *host_src, size_t bytes);
 an_status GPU(download)(an_lane *l, void *host_dst, const void *device_src, size_t bytes);
 an_status GPU(sync)(an_lane *l, bool always);

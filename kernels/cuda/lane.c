@@ -28,6 +28,7 @@ an_status GPU(lane_open)(an_lane *l, an_error *err)
         return s;
     }
     l->gpu = g;
+    pthread_mutex_init(&g->graphs_lock, NULL);
     int least = 0, most = 0;
     cudaError_t e = cudaDeviceGetStreamPriorityRange(&least, &most);
     const int priority = l->urgent ? most : least;
@@ -49,6 +50,9 @@ void GPU(lane_close)(an_lane *l)
     if (!g) return;
     GPU(enter)(l->device, NULL);
     if (g->stream) cudaStreamSynchronize(g->stream); /* its arena is freed next */
+    GPU(lane_forget)(l, 0);
+    free(g->graphs);
+    pthread_mutex_destroy(&g->graphs_lock);
     if (g->seen) cudaFreeHost(g->seen);
     if (g->flags) cudaFree(g->flags);
     for (int i = 0; i < 2; i++)
@@ -57,6 +61,14 @@ void GPU(lane_close)(an_lane *l)
     if (g->stream) cudaStreamDestroy(g->stream);
     free(g);
     l->gpu = NULL;
+}
+
+/* What a recording cannot hold: its failure ends the recording, and the work is done as ever. */
+static bool unrecordable(an_lane *l, const char *what)
+{
+    const gpu_lane *g = l->gpu;
+    if (g->recording) an_lane_fail(l, AN_INTERNAL, "%s cannot be recorded", what);
+    return g->recording;
 }
 
 /* ---------------------------------------------------------------- host to device */
@@ -82,6 +94,7 @@ static cudaError_t ring_take(gpu_lane *g, size_t bytes, char **out)
 an_status GPU(upload)(an_lane *l, void *device_dst, const void *host_src, size_t bytes)
 {
     gpu_lane *g = l->gpu;
+    if (unrecordable(l, "a copy from the host")) return l->error.status;
     an_status s = GPU(enter)(l->device, &l->error);
     if (s) return s;
     cudaError_t e = cudaSuccess;
@@ -119,6 +132,7 @@ an_status GPU(keep)(an_lane *l, const void *host, size_t bytes)
 an_status GPU(download)(an_lane *l, void *host_dst, const void *device_src, size_t bytes)
 {
     gpu_lane *g = l->gpu;
+    if (unrecordable(l, "a copy to the host")) return l->error.status;
     an_status s = GPU(enter)(l->device, &l->error);
     if (s) return s;
     cudaError_t e = cudaMemcpyAsync(host_dst, device_src, bytes, cudaMemcpyDeviceToHost, g->stream);
@@ -139,6 +153,7 @@ an_status GPU(sync)(an_lane *l, bool always)
 {
     gpu_lane *g = l->gpu;
     if (!always && !g->flagged) return AN_OK;
+    if (unrecordable(l, "waiting")) return l->error.status;
     an_status s = GPU(enter)(l->device, &l->error);
     if (s) return s;
     cudaError_t e = cudaSuccess;

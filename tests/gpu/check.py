@@ -4,7 +4,8 @@ import argparse, concurrent.futures, datetime, json, os, platform, re, shutil, s
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 CARRIED = os.path.join(ROOT, 'build-carry')
 # The suites that run on any device; those with a name filter are what --quick runs of them.
-KERNELS = ['attention', 'conv', 'gemm', 'hopper', 'lane', 'lm', 'norm', 'ops', 'paged', 'paged_split', 'quant', 'step', 'tiles']
+KERNELS = ['attention', 'conv', 'gemm', 'hopper', 'lane', 'lm', 'norm', 'ops', 'paged', 'paged_split', 'quant', 'repeat',
+           'step', 'tiles']
 QUICK_KERNELS = [('norm', 'rms'), ('ops', 'add'), ('step', 'latent')]
 RACES = ['attention', 'conv', 'gemm', 'lm', 'norm', 'paged', 'quant']  # kernels that use shared memory
 GPU = 'GPU (name, driver, memory, capability, most MHz of SM and memory, ECC)'

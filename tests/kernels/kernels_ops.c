@@ -26,6 +26,7 @@ TEST(devices)
 #endif
     refused((an_device_options){.isa = "mmx"}, AN_INVALID, "isa", "generic, avx2, avx512, amx");
     refused((an_device_options){.gemm = "blas"}, AN_INVALID, "gemm", "own");
+    refused((an_device_options){.graphs = "on"}, AN_INVALID, "graphs", "auto, off");
     refused((an_device_options){.threads = -1}, AN_INVALID, "threads", "-1 threads");
     refused((an_device_options){.threads = 100000}, AN_INVALID, "threads", "100000 threads");
 

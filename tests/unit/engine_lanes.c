@@ -1,6 +1,7 @@
 /* Lanes on a GPU, on its emulation: pictures and text at once give the bytes they give alone, also
  * while models come and go; too little memory is a refusal that says how much; a lost device fails
  * every job, refuses new ones, and the engine stops as ever. */
+#include "state.h"
 #include "test.h"
 #include "text_help.h"
 
@@ -128,13 +129,26 @@ static bool crowd(an_engine *e, result *out)
     return ticks > seconds;
 }
 
+static void without_graphs(an_engine_options *o)
+{
+    on_simt(o);
+    o->device.graphs = "off";
+}
+
 TEST(at_once_as_alone)
 {
-    an_engine *e = help_engine(models, "bf16", on_simt);
-    REQUIRE(e && wait_ready(e));
     static result alone, both;
+    an_engine *e = help_engine(models, "bf16", without_graphs);
+    REQUIRE(e && wait_ready(e));
+    keep_picture(paint(e, 3), &both);
+    keep_text(tell(e, TOKENS), &both);
+    CHECK(an_lane_repeats(e->unit[0].track[1].lane).recorded == 0);
+    an_engine_free(e);
+    e = help_engine(models, "bf16", on_simt);
+    REQUIRE(e && wait_ready(e));
     keep_picture(paint(e, 3), &alone);
     keep_text(tell(e, TOKENS), &alone);
+    CHECK(memcmp(&alone, &both, sizeof alone) == 0); /* recorded or not */
     bool overlapped = false;
     for (int i = 0; i < 5 && !overlapped; i++) { /* a busy machine may keep a thread waiting */
         overlapped = crowd(e, &both);
@@ -142,6 +156,11 @@ TEST(at_once_as_alone)
     }
     CHECK(overlapped);
     CHECK(text_all_free(e));
+    for (int i = 0; i < 2; i++) { /* ticks that come again were recorded, on both lanes */
+        const an_repeats r = an_lane_repeats(e->unit[0].track[i].lane);
+        printf("  lane %d: %d lists recorded, %d replayed\n", i, (int)r.recorded, (int)r.replayed);
+        CHECK(r.recorded > 0 && r.replayed > r.recorded && r.failed == 0);
+    }
     an_engine_free(e);
 }
 
