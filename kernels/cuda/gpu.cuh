@@ -22,7 +22,9 @@
     GPU(launched)++, kernel<<<grid, block, bytes, stream>>>
 #define PRIM static __device__ __forceinline__
 #else
+#ifndef SIMT_LAUNCHED
 #define SIMT_LAUNCHED GPU(launched)++,
+#endif
 #include <cuda_runtime.h>
 #include <cuda_fp16.h>
 #include <cuda_bf16.h>
