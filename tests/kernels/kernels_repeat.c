@@ -223,6 +223,85 @@ TEST(captures_that_fail)
     bench_close(&b);
 }
 
+/* ---------------------------------------------------------------- paged attention */
+
+enum { BLOCKS = 80, DIM = 16, HEADS = 2, POOL = BLOCKS * AN_KV_BLOCK * DIM };
+
+typedef struct paged {
+    an_kv_pool pool;
+    an_kv_row row;
+    int64_t window;
+    an_tensor q, y; /* [1, HEADS * DIM] */
+} paged;
+
+static void attend(an_lane *l, void *ctx)
+{
+    const paged *p = ctx;
+    an_attention_paged(l, &(an_paged_args){.pool = &p->pool,
+                                           .rows = &p->row,
+                                           .n = 1,
+                                           .heads = HEADS,
+                                           .head_dim = DIM,
+                                           .dtype = AN_F32,
+                                           .q = p->q.data,
+                                           .q_stride = HEADS * DIM,
+                                           .scale = 0.25f,
+                                           .window = p->window,
+                                           .y = p->y});
+}
+
+/* One sequence that grows over the ends of blocks and of segments: launches that its length decides
+ * must not be those of a shorter one. out [positions][HEADS * DIM] */
+static an_repeats grow(const char *graphs, int64_t window, const int64_t *from, int pieces,
+                       float *out)
+{
+    bench b;
+    float *v = malloc(POOL * sizeof *v), q[HEADS * DIM];
+    int32_t blocks[BLOCKS];
+    paged p = {.pool = {.dtype = AN_F32, .blocks = BLOCKS, .kv_heads = 1, .head_dim = DIM},
+               .window = window};
+    for (int i = 0; i < BLOCKS; i++) blocks[i] = i * 37 % BLOCKS;
+    CHECK(bench_open(&b, graphs) && an_lane_resize(b.l, 4 << 20, NULL) == AN_OK &&
+          an_device_alloc(b.d, POOL * sizeof *v, &p.pool.k, NULL) == AN_OK &&
+          an_device_alloc(b.d, POOL * sizeof *v, &p.pool.v, NULL) == AN_OK);
+    h_values(v, POOL, 1, 1, 0);
+    an_upload(b.l, p.pool.k, v, POOL * sizeof *v);
+    h_values(v, POOL, 2, 1, 0);
+    an_upload(b.l, p.pool.v, v, POOL * sizeof *v);
+    for (int i = 0; i < 6 * pieces; i++, out += HEADS * DIM) {
+        an_lane_reset(b.l);
+        p.row = (an_kv_row){0, 1, from[i / 6] + i % 6, blocks};
+        p.q = an_lane_tensor(b.l, AN_F32, 1, HEADS * DIM);
+        p.y = an_lane_tensor(b.l, AN_F32, 1, HEADS * DIM);
+        h_values(q, HEADS * DIM, 3 + (uint64_t)i, 1, 0);
+        an_upload(b.l, p.q.data, q, sizeof q);
+        an_kv_keep(b.l, &p.pool, &p.row, 1, HEADS, AN_F32);
+        an_lane_repeat(b.l, &(an_repeat){b.owner, {window}}, attend, &p);
+        an_download(b.l, out, p.y.data, HEADS * DIM * sizeof *out);
+        an_error err = {0};
+        CHECK_MSG(an_lane_status(b.l, &err) == AN_OK, "%s", err.message);
+    }
+    const an_repeats r = an_lane_repeats(b.l);
+    an_device_free(b.d, p.pool.k);
+    an_device_free(b.d, p.pool.v);
+    free(v);
+    bench_close(&b);
+    return r;
+}
+
+TEST(a_sequence_that_grows)
+{
+    static const int64_t from[] = {300, 509, 765, 1021}, window[] = {0, 300};
+    enum { N = 4 * 6 * HEADS * DIM };
+    static float with[N], without[N];
+    for (int i = 0; i < 2; i++) {
+        const an_repeats r = grow("auto", window[i], from, 4, with);
+        grow("off", window[i], from, 4, without);
+        CHECK(memcmp(with, without, sizeof with) == 0);
+        CHECK_MSG(r.replayed >= 8 && r.failed == 0, "%d replayed", (int)r.replayed);
+    }
+}
+
 /* More keys than are remembered: those not used for longest are forgotten, none is mixed up. */
 TEST(many_keys)
 {
