@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#define SIMT_LAUNCHED /* nobody counts launches here */
 #include "gpu.cuh"
 
 static int failures;
