@@ -1,10 +1,17 @@
 /* sampling.c: see sampling.h. Candidates stay in the order of their ids from the first step to the
- * last: a filter that keeps everything changes nothing, and sums have one order. Ties go to the
- * lower id everywhere. */
+ * last: a filter that keeps everything changes nothing. Ties go to the lower id everywhere.
+ *
+ * A GPU draws too (kernels/cuda/sample.cu), and must come to the same token: logits that something
+ * changed are rounded to f32 again, probabilities are whole numbers (so sums have no order), and
+ * nothing that decides goes through libm but the logarithm of min_p, which is taken here for both.
+ */
 #include "sampling.h"
 #include "sampling_vec.h"
 
+#include <float.h>
 #include <stdlib.h>
+
+__extension__ typedef unsigned __int128 wide;
 
 #define FEW 128 /* kept sorted while the logits go by; more come off a heap */
 
@@ -16,6 +23,7 @@ void an_sampler_room_free(an_sampler_room *r)
     free(r->id);
     free(r->heap);
     free(r->seen);
+    free(r->edit);
     *r = (an_sampler_room){0};
 }
 
@@ -43,6 +51,11 @@ static an_status need_room(an_sampler_room *r, int vocab, an_error *err)
 static an_status not_numbers(an_error *err)
 {
     return an_fail(err, AN_INTERNAL, "the model's logits are not numbers");
+}
+
+static an_status no_token(an_error *err)
+{
+    return an_fail(err, AN_NOT_FOUND, "no token is allowed to come next");
 }
 
 /* a before b: the larger key, then the lower place (which has the lower id). */
@@ -98,7 +111,7 @@ an_status an_logprobs(an_sampler_room *r, const float *logits, int vocab, int32_
     if (best < 0) return not_numbers(err);
     for (int i = 0; i < vocab; i++) r->logit[i] = (double)logits[i];
     double most = r->logit[best];
-    double norm = log(exp_all(r->logit, vocab, most, 1, r->weight));
+    double norm = log(exp_all(r->logit, vocab, most));
     out->id = id;
     out->logprob = (float)(r->logit[id] - most - norm);
     if (n_top > AN_TOP_MOST) n_top = AN_TOP_MOST;
@@ -112,81 +125,120 @@ an_status an_logprobs(an_sampler_room *r, const float *logits, int vocab, int32_
 
 /* ---------------------------------------------------------------- bias, penalties, masks */
 
-static void add_bias(double *l, const an_draw *d)
+/* Tokens of the history that the repetition penalty looks at: from here on. */
+static int repeats_from(const an_draw *d)
 {
-    for (int i = 0; i < d->s->n_bias; i++) l[d->s->bias[i].id] += (double)d->s->bias[i].bias;
-}
-
-static void repetition(an_sampler_room *r, double *l, const an_draw *d)
-{
-    double p = (double)d->s->repetition_penalty;
     int last = d->s->repeat_last_n;
-    if (p == 1 || last == 0) return;
-    int from = last > 0 && last < d->n_ids ? d->n_ids - last : 0;
-    r->epoch++;
-    for (int i = from; i < d->n_ids; i++) {
-        int32_t id = d->ids[i];
-        if (id < 0 || id >= d->vocab || r->seen[id] == r->epoch) continue;
-        r->seen[id] = r->epoch;
-        l[id] = l[id] > 0 ? l[id] / p : l[id] * p;
-    }
+    if (d->s->repetition_penalty == 1 || last == 0) return d->n_ids;
+    return last > 0 && last < d->n_ids ? d->n_ids - last : 0;
 }
 
-/* Once a token that appeared, and once an appearance. Counted first, so that the sum is one
- * product.
- */
-static void presence_frequency(an_sampler_room *r, double *l, const an_draw *d)
+static bool counts_answer(const an_draw *d)
 {
+    return d->s->presence_penalty != 0 || d->s->frequency_penalty != 0;
+}
+
+static an_status need_edits(an_sampler_room *r, const an_draw *d, an_error *err)
+{
+    size_t most = (size_t)(d->s->n_bias + d->n_ban + (d->n_ids - repeats_from(d)) +
+                           (counts_answer(d) ? d->n_ids - d->n_prompt : 0));
+    if (most <= r->edits) return AN_OK;
+    an_logit_edit *more = realloc(r->edit, most * sizeof *more);
+    if (!more) return an_fail(err, AN_NO_MEMORY, "no memory for %zu changes of logits", most);
+    r->edit = more;
+    r->edits = most;
+    return AN_OK;
+}
+
+/* The edit of a token, new if it has none yet; NULL if there is no such token. */
+static an_logit_edit *edit_of(an_sampler_room *r, an_sample_row *row, int vocab, int32_t id)
+{
+    int32_t *place = r->heap;
+    if (id < 0 || id >= vocab) return NULL;
+    if (r->seen[id] != r->epoch) {
+        r->seen[id] = r->epoch;
+        place[id] = row->n_edit;
+        r->edit[row->n_edit++] = (an_logit_edit){.id = id};
+    }
+    return &r->edit[place[id]];
+}
+
+/* A token that appeared in the answer loses once, and once an appearance. */
+static void presence_frequency(an_sampler_room *r, const an_draw *d, an_sample_row *row)
+{
+    if (!counts_answer(d)) return;
+    for (int i = d->n_prompt; i < d->n_ids; i++) {
+        an_logit_edit *e = edit_of(r, row, d->vocab, d->ids[i]);
+        if (e) e->less++; /* first how often */
+    }
     double once = (double)d->s->presence_penalty, each = (double)d->s->frequency_penalty;
-    if (once == 0 && each == 0) return;
-    int32_t *count = r->heap;
-    r->epoch++;
-    for (int i = d->n_prompt; i < d->n_ids; i++) {
-        int32_t id = d->ids[i];
-        if (r->seen[id] != r->epoch) count[id] = 0;
-        r->seen[id] = r->epoch;
-        count[id]++;
-    }
-    for (int i = d->n_prompt; i < d->n_ids; i++) {
-        int32_t id = d->ids[i];
-        if (count[id] == 0) continue;
-        l[id] -= once + each * count[id];
-        count[id] = 0;
-    }
+    for (int i = 0; i < row->n_edit; i++)
+        if (r->edit[i].less > 0) r->edit[i].less = once + each * r->edit[i].less;
 }
 
-static void forbid(double *l, const an_draw *d)
+static an_status make_edits(an_sampler_room *r, const an_draw *d, an_sample_row *row, an_error *err)
 {
-    for (int i = 0; i < d->n_ban; i++) l[d->ban[i]] = (double)-INFINITY;
-    if (!d->mask) return;
-    for (int i = 0; i < d->vocab; i++)
-        if (!d->mask[i]) l[i] = (double)-INFINITY;
+    an_status s = need_edits(r, d, err);
+    if (s) return s;
+    row->edit = r->edit;
+    r->epoch++;
+    for (int i = 0; i < d->s->n_bias; i++) {
+        an_logit_edit *e = edit_of(r, row, d->vocab, d->s->bias[i].id);
+        if (e) e->add += (double)d->s->bias[i].bias;
+    }
+    for (int i = repeats_from(d); i < d->n_ids; i++) {
+        an_logit_edit *e = edit_of(r, row, d->vocab, d->ids[i]);
+        if (e) e->repeated = 1;
+    }
+    presence_frequency(r, d, row);
+    for (int i = 0; i < d->n_ban; i++) {
+        an_logit_edit *e = edit_of(r, row, d->vocab, d->ban[i]);
+        if (e) e->add = (double)-INFINITY;
+    }
+    return AN_OK;
 }
 
-static bool changes_logits(const an_draw *d)
+an_status an_sampling_row(an_sampler_room *r, const an_draw *d, an_sample_row *out, an_error *err)
 {
     const an_sampling *s = d->s;
-    return s->n_bias || s->repetition_penalty != 1 || s->presence_penalty != 0 ||
-           s->frequency_penalty != 0 || d->mask || d->n_ban;
+    *out = (an_sample_row){
+        .repetition = (double)s->repetition_penalty,
+        .heat_inverse = s->temperature > 0 ? 1 / (double)s->temperature : 0,
+        .top_k = s->top_k,
+        .typical_p = (double)s->typical_p,
+        .top_p = (double)s->top_p,
+        .min_p_log = s->min_p > 0 ? log((double)s->min_p) : (double)-INFINITY,
+        .uniform = (uint64_t)(an_rng_uniform(d->seed, d->index) * 0x1p53) << 11,
+    };
+    an_status st = need_room(r, d->vocab, err);
+    return st ? st : make_edits(r, d, out, err);
+}
+
+static double edited(double l, const an_logit_edit *e, double repetition)
+{
+    double v = l + e->add;
+    if (e->repeated) v = v > 0 ? v / repetition : v * repetition;
+    v -= e->less;
+    if (!(v > (double)-INFINITY)) return (double)-INFINITY;
+    v = v > (double)FLT_MAX ? (double)FLT_MAX : v < (double)-FLT_MAX ? (double)-FLT_MAX : v;
+    return (double)(float)v;
 }
 
 /* Whether all that is changed is that some other tokens are banned: `best` stays the best then. */
-static bool only_bans_others(const an_draw *d, int32_t best)
+static bool only_bans_others(const an_draw *d, const an_sample_row *row, int32_t best)
 {
-    an_draw rest = *d;
-    rest.n_ban = 0;
-    if (changes_logits(&rest)) return false;
-    for (int i = 0; i < d->n_ban; i++)
-        if (d->ban[i] == best) return false;
-    return d->logits[best] > -INFINITY;
+    if (d->mask || !(d->logits[best] > -INFINITY)) return false;
+    for (int i = 0; i < row->n_edit; i++)
+        if (row->edit[i].id == best || row->edit[i].add > (double)-INFINITY) return false;
+    return true;
 }
 
 /* The candidates: what is possible at all, ids ascending. Written without a branch: it is a pass
  * over the whole vocabulary. */
-static int collect(an_sampler_room *r, const an_draw *d)
+static int collect(an_sampler_room *r, const an_draw *d, const an_sample_row *row)
 {
     int n = 0;
-    if (!changes_logits(d)) {
+    if (row->n_edit == 0 && !d->mask) {
         for (int i = 0; i < d->vocab; i++) {
             r->id[n] = i;
             r->logit[n] = (double)d->logits[i];
@@ -194,12 +246,13 @@ static int collect(an_sampler_room *r, const an_draw *d)
         }
         return n;
     }
-    /* Biases of 1e4 and penalties make no NaN of finite logits; -infinity stays what it is. */
     for (int i = 0; i < d->vocab; i++) r->logit[i] = (double)d->logits[i];
-    add_bias(r->logit, d);
-    repetition(r, r->logit, d);
-    presence_frequency(r, r->logit, d);
-    forbid(r->logit, d);
+    for (int i = 0; i < row->n_edit; i++) {
+        const an_logit_edit *e = &row->edit[i];
+        r->logit[e->id] = edited(r->logit[e->id], e, row->repetition);
+    }
+    for (int i = 0; d->mask && i < d->vocab; i++)
+        if (!d->mask[i]) r->logit[i] = (double)-INFINITY;
     for (int i = 0; i < d->vocab; i++) {
         double l = r->logit[i];
         r->id[n] = i;
@@ -231,9 +284,9 @@ static int keep_until(an_sampler_room *r, const double *key, int n, int32_t last
 /* The shortest beginning, in the order of the keys, whose weights reach the sum: keys come off a
  * heap until they do. Weights below `small` stay out of the heap: so little that they cannot be
  * needed. */
-static int keep_sum(an_sampler_room *r, const double *key, int n, double sum, double small)
+static int keep_sum(an_sampler_room *r, const double *key, int n, uint64_t sum, uint64_t small)
 {
-    double reached = 0;
+    uint64_t reached = 0;
     int heap = 0;
     for (int32_t i = 0; i < n; i++) {
         r->heap[heap] = i;
@@ -263,79 +316,89 @@ static int filter_top_k(an_sampler_room *r, int n, int k)
     return keep_until(r, r->logit, n, last);
 }
 
-/* Locally typical (Meister et al. 2022): those whose surprise is nearest to the entropy. */
+/* What the kept ones have to reach together: a part of the sum of all, and something. */
+static uint64_t part_of(uint64_t sum, double part)
+{
+    double least = ceil(part * (double)sum);
+    uint64_t want = least < (double)sum ? (uint64_t)least : sum;
+    return want > 1 ? want : 1;
+}
+
+/* Locally typical (Meister et al. 2022): those whose surprise is nearest to the entropy. Both are
+ * taken relative to the likeliest token's: how far a logit lies below the largest, and the mean of
+ * that. */
 static int filter_typical(an_sampler_room *r, int n, double part)
 {
     if (part >= 1) return n;
     double most = r->logit[largest(r->logit, n)];
-    double sum = exp_all(r->logit, n, most, 1, r->weight), norm = log(sum), entropy = 0;
-    for (int i = 0; i < n; i++)
-        if (r->weight[i] > 0) entropy += r->weight[i] / sum * (norm - (r->logit[i] - most));
-    for (int i = 0; i < n; i++) r->key[i] = -fabs(norm - (r->logit[i] - most) - entropy);
-    return keep_sum(r, r->key, n, part * sum, 0);
+    uint64_t sum = weigh_all(r->logit, n, most, 1, r->weight), below = 0;
+    for (int i = 0; i < n; i++) below += whole((double)r->weight[i] * (most - r->logit[i]));
+    double mean = (double)below / (double)sum;
+    for (int i = 0; i < n; i++) r->key[i] = -(double)(float)fabs((most - r->logit[i]) - mean);
+    return keep_sum(r, r->key, n, part_of(sum, part), 0);
 }
 
 static int filter_top_p(an_sampler_room *r, int n, double part)
 {
     if (part >= 1) return n;
     double most = r->logit[largest(r->logit, n)];
-    double sum = exp_all(r->logit, n, most, 1, r->weight);
-    /* All that are less likely than half of this together have less than what may be left out. */
-    double share = sum * (1 - part) / n;
-    return keep_sum(r, r->logit, n, part * sum, share / 2);
+    uint64_t sum = weigh_all(r->logit, n, most, 1, r->weight), want = part_of(sum, part);
+    /* All that weigh less than this share together weigh less than what may be left out: the last
+     * one needed weighs about as much. A quarter of it is safely behind, whatever rounding did. */
+    uint64_t share = (sum - want) / (uint64_t)n;
+    return keep_sum(r, r->logit, n, want, share / 4);
 }
 
-/* Those at least `part` times as likely as the likeliest. */
-static int filter_min_p(an_sampler_room *r, int n, double part)
+/* Those at least e^part_log times as likely as the likeliest. */
+static int filter_min_p(an_sampler_room *r, int n, double part_log)
 {
-    if (part <= 0) return n;
-    double least = r->logit[largest(r->logit, n)] + log(part);
+    if (!(part_log > (double)-INFINITY)) return n;
+    double least = r->logit[largest(r->logit, n)] + part_log;
     int kept = 0;
     for (int i = 0; i < n; i++) {
         if (r->logit[i] < least) continue;
         r->id[kept] = r->id[i];
         r->logit[kept++] = r->logit[i];
     }
-    return kept > 0 ? kept : n;
+    return kept;
 }
 
 /* ---------------------------------------------------------------- the draw */
 
-static int32_t draw(an_sampler_room *r, int n, double heat, double uniform)
+/* The first token with which the sum is more than a uniform part of the whole. */
+static int32_t draw(an_sampler_room *r, int n, const an_sample_row *row)
 {
     double most = r->logit[largest(r->logit, n)];
-    double sum = exp_all(r->logit, n, most, heat, r->weight), want = uniform * sum, reached = 0;
-    int last = 0;
-    for (int i = 0; i < n; i++) {
-        if (!(r->weight[i] > 0)) continue;
-        last = i;
-        reached += r->weight[i];
-        if (reached > want) break;
-    }
-    return r->id[last];
+    uint64_t sum = weigh_all(r->logit, n, most, row->heat_inverse, r->weight), reached = 0;
+    uint64_t want = (uint64_t)((wide)row->uniform * sum >> 64);
+    int i = 0;
+    while ((reached += r->weight[i]) <= want) i++;
+    return r->id[i];
 }
 
 static an_status choose(an_sampler_room *r, const an_draw *d, int32_t *id, an_error *err)
 {
-    const an_sampling *s = d->s;
-    bool greedy = s->temperature == 0;
     int best = largest_float(d->logits, d->vocab);
     if (best < 0) return not_numbers(err);
-    if (greedy && (!changes_logits(d) || only_bans_others(d, best))) {
+    an_sample_row row;
+    an_status s = an_sampling_row(r, d, &row, err);
+    if (s) return s;
+    bool greedy = row.heat_inverse == 0;
+    if (greedy && only_bans_others(d, &row, best)) {
         *id = best;
         return AN_OK;
     }
-    int n = collect(r, d);
-    if (n == 0) return an_fail(err, AN_NOT_FOUND, "no token is allowed to come next");
+    int n = collect(r, d, &row);
+    if (n == 0) return no_token(err);
     if (greedy) {
         *id = r->id[largest(r->logit, n)];
         return AN_OK;
     }
-    n = filter_top_k(r, n, s->top_k);
-    n = filter_typical(r, n, (double)s->typical_p);
-    n = filter_top_p(r, n, (double)s->top_p);
-    n = filter_min_p(r, n, (double)s->min_p);
-    *id = draw(r, n, (double)s->temperature, an_rng_uniform(d->seed, d->index));
+    n = filter_top_k(r, n, row.top_k);
+    n = filter_typical(r, n, row.typical_p);
+    n = filter_top_p(r, n, row.top_p);
+    n = filter_min_p(r, n, row.min_p_log);
+    *id = draw(r, n, &row);
     return AN_OK;
 }
 

@@ -4,16 +4,20 @@
 #define ENGINE_SAMPLING_H
 
 #include "anneal/engine.h"
+#include "anneal/ops.h"
 
 #define AN_SAMPLERS 8  /* rows drawn at once, most: each needs a room */
 #define AN_TOP_MOST 64 /* logprobs of the most likely that a token can carry */
 
 /* Memory of one caller at a time, reused for every row. Zero it first. */
 typedef struct an_sampler_room {
-    double *logit, *weight, *key;
+    double *logit, *key;
+    uint64_t *weight;
     int32_t *id, *heap, *seen;
     int32_t epoch;
     int vocab;
+    an_logit_edit *edit;
+    size_t edits;
 } an_sampler_room;
 void an_sampler_room_free(an_sampler_room *r);
 
@@ -42,6 +46,9 @@ typedef struct an_drawn {
  * +infinity.
  */
 an_status an_sample(an_sampler_room *r, const an_draw *d, an_drawn *out, an_error *err);
+/* The same choice as a device makes it (an_sample_tokens), but for d->logits, d->mask and d->logprobs:
+ * those are the caller's. The edits are the room's, until it is used again. */
+an_status an_sampling_row(an_sampler_room *r, const an_draw *d, an_sample_row *out, an_error *err);
 /* Log-softmax of `id` and the most likely ones, for prompts: the first lines of an_sample. */
 an_status an_logprobs(an_sampler_room *r, const float *logits, int vocab, int32_t id, int n_top,
                       an_drawn *out, an_error *err);

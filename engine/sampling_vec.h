@@ -70,33 +70,63 @@ BODY void exp4(const vec *x, vec *y)
     *y = (vec)(((ivec)p + ((ivec)t << 52)) & in_range);
 }
 
-/* y[i] = exp((x[i] - most) / heat), and their sum: four chains, added at the end. */
-BODY double exp_all_of(const double *x, int n, double most, double heat, double *y)
+/* Four of x[0..n-1] from i on, those past the end -infinity. */
+BODY void load4(const double *x, int n, int i, vec *v)
+{
+    double last[4] = {(double)-INFINITY, (double)-INFINITY, (double)-INFINITY, (double)-INFINITY};
+    if (n - i >= 4) {
+        memcpy(v, x + i, sizeof *v);
+        return;
+    }
+    memcpy(last, x + i, (size_t)(n - i) * sizeof *x);
+    memcpy(v, last, sizeof *v);
+}
+
+/* The sum of exp(x[i] - most): four chains, added at the end. */
+BODY double exp_all_of(const double *x, int n, double most)
 {
     vec sum = {0, 0, 0, 0}, v, e;
     for (int i = 0; i < n; i += 4) {
-        double last[4] = {(double)-INFINITY, (double)-INFINITY, (double)-INFINITY,
-                          (double)-INFINITY};
-        size_t m = n - i < 4 ? (size_t)(n - i) : 4;
-        if (m == 4) {
-            memcpy(&v, x + i, sizeof v);
-        } else {
-            memcpy(last, x + i, m * sizeof *x);
-            memcpy(&v, last, sizeof v);
-        }
+        load4(x, n, i, &v);
         v = v - most;
-        if (heat != 1) v = v / heat;
         exp4(&v, &e);
         sum += e;
-        if (m == 4)
-            memcpy(y + i, &e, sizeof e);
-        else
-            memcpy(y + i, &e, m * sizeof *y);
     }
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
-PASS(double, exp_all, (const double *x, int n, double most, double heat, double *y), x, n, most,
-     heat, y)
+PASS(double, exp_all, (const double *x, int n, double most), x, n, most)
+
+/* The nearest whole number of a double from 0 to 2^51: adding 2^52 leaves it in the lowest bits. */
+static inline uint64_t whole(double v)
+{
+    uint64_t bits;
+    v += 0x1p52;
+    memcpy(&bits, &v, sizeof bits);
+    return bits & 0xfffffffffffff;
+}
+
+/* Weights as whole numbers, the likeliest token's 2^39: y[i] = exp((x[i] - most) * heat_inverse) so
+ * rounded, and their sum, which no order of adding changes and 2^24 tokens do not overflow. */
+BODY uint64_t weigh_all_of(const double *x, int n, double most, double heat_inverse, uint64_t *y)
+{
+    ivec sum = {0, 0, 0, 0};
+    vec v, e;
+    for (int i = 0; i < n; i += 4) {
+        load4(x, n, i, &v);
+        v = (v - most) * heat_inverse;
+        exp4(&v, &e);
+        e = e * 0x1p39 + 0x1p52;
+        const ivec w = (ivec)e & 0xfffffffffffff;
+        sum += w;
+        if (n - i >= 4)
+            memcpy(y + i, &w, sizeof w);
+        else
+            memcpy(y + i, &w, (size_t)(n - i) * sizeof *y);
+    }
+    return (uint64_t)(sum[0] + sum[1] + sum[2] + sum[3]);
+}
+PASS(uint64_t, weigh_all, (const double *x, int n, double most, double heat_inverse, uint64_t *y),
+     x, n, most, heat_inverse, y)
 
 /* ---------------------------------------------------------------- the largest */
 

@@ -78,6 +78,9 @@ typedef struct an_backend {
                           an_dtype dtype);
     an_status (*attention_paged)(an_lane *l, const an_paged_args *a);
     an_status (*moe)(an_lane *l, const an_moe_args *a);
+    /* NULL where logits are the host's memory, and the host draws */
+    an_status (*sample_tokens)(an_lane *l, const an_sample_row *rows, int n, int vocab,
+                               const an_tensor *ids);
     /* diffusion */
     an_status (*latent_in)(an_lane *l, const float *const *x, const float *scale,
                            const an_tensor *y);

@@ -281,3 +281,47 @@ void an_moe(an_lane *l, const an_moe_args *a)
                 (double)(a->gate_up[0]->bytes + a->down[0]->bytes);
     CALL(l, moe, a);
 }
+
+/* ---------------------------------------------------------------- the next token */
+
+static bool sample_row_ok(an_lane *l, const an_sample_row *r, int i, int vocab)
+{
+    bool ok = r->n_edit >= 0 && r->n_edit <= vocab && r->heat_inverse >= 0 && r->repetition > 0 &&
+              r->typical_p >= 0 && r->top_p >= 0 && r->min_p_log <= 0;
+    if (ok && l->counting) return true;
+    ok = ok && r->logits && (r->edit || r->n_edit == 0);
+    for (int e = 0; ok && e < r->n_edit; e++) ok = r->edit[e].id >= 0 && r->edit[e].id < vocab;
+    if (!ok)
+        an_lane_fail(l, AN_INTERNAL,
+                     "sample_tokens: row %d with %d edits of %d tokens, 1/temperature %g, penalty "
+                     "%g, typical_p %g, top_p %g, log of min_p %g: ids must be in the vocabulary, "
+                     "logits be there, no number negative but the last",
+                     i, r->n_edit, vocab, r->heat_inverse, r->repetition, r->typical_p, r->top_p,
+                     r->min_p_log);
+    return ok;
+}
+
+bool an_device_samples(const an_device *d)
+{
+    return d->backend->sample_tokens != NULL;
+}
+
+void an_sample_tokens(an_lane *l, const an_sample_row *rows, int n, int vocab, an_tensor ids)
+{
+    const char *op = "sample_tokens";
+    if (!live(l) || n < 1 || !sound(l, op, "ids", &ids)) return;
+    if (!an_device_samples(l->device)) {
+        an_lane_fail(l, AN_INTERNAL, "sample_tokens: device %s leaves it to the host",
+                     l->device->backend->name);
+        return;
+    }
+    if (ids.dtype != AN_I32 || ids.ndim != 1 || ids.dim[0] != n || n > 65535 || vocab < 1 ||
+        vocab > 1 << 24 || !rows) {
+        bad(l, op, "ids must be I32 [rows], at most 65535, of a vocabulary of 1 to 2^24", &ids,
+            NULL);
+        return;
+    }
+    for (int i = 0; i < n; i++)
+        if (!sample_row_ok(l, &rows[i], i, vocab)) return;
+    CALL(l, sample_tokens, rows, n, vocab, &ids);
+}

@@ -363,6 +363,45 @@ typedef struct an_moe_args {
  * + residual. Ties go to the lower expert. */
 void an_moe(an_lane *l, const an_moe_args *a);
 
+/* ---------------------------------------------------------------- the next token */
+
+/* What bias, penalties and bans do to one token's logit l, in double:
+ *   v = l + add;  if repeated: v = v > 0 ? v / repetition : v * repetition;  v = v - less
+ * rounded to F32, within its finite range unless v is -infinity. */
+typedef struct an_logit_edit {
+    int32_t id, repeated;
+    double add, less; /* add: -INFINITY bans */
+} an_logit_edit;
+
+/* How one row's token is drawn. Ties go to the lower id. Weights are whole numbers, so that sums
+ * have no order: w(i) = round(2^39 * exp((l(i) - max l) * heat_inverse)), max over what is still in,
+ * with the exp of engine/sampling_vec.h. The filters, in this order, with heat_inverse 1:
+ *   top_k      the k largest logits; 0 or less: all
+ *   typical_p  those with the least |d - mean of d by weight| rounded to F32, d(i) = max l - l(i)
+ *   top_p      those with the largest logits; both as few as reach that part of the sum; 1: all
+ *   min_p_log  l(i) >= max l + min_p_log
+ * Then the first token, by id, with which the sum of weights exceeds uniform * sum / 2^64. */
+typedef struct an_sample_row {
+    float *logits;             /* device [vocab]; edits and mask are applied in place */
+    const an_logit_edit *edit; /* host [n_edit], an id at most once */
+    int n_edit;
+    const uint32_t *mask;      /* host: bit i % 32 of word i / 32 allows token i; NULL: all */
+    double repetition;
+    double heat_inverse;       /* 1 / temperature; 0: the largest logit, nothing is drawn */
+    int top_k;
+    double typical_p, top_p, min_p_log;
+    uint64_t uniform;
+} an_sample_row;
+
+#define AN_SAMPLE_NO_NUMBER (-1) /* the logits held a NaN or +infinity before they were edited */
+#define AN_SAMPLE_NO_TOKEN  (-2) /* all of them are -infinity */
+
+/* Whether an_sample_tokens can be called: where logits are the host's memory, the host draws. */
+bool an_device_samples(const an_device *d);
+/* ids [n] I32 (device): the rows' tokens, or one of the above. In a counting lane edits and masks
+ * are asked for by n_edit and mask, and not read. */
+void an_sample_tokens(an_lane *l, const an_sample_row *rows, int n, int vocab, an_tensor ids);
+
 /* ---------------------------------------------------------------- diffusion */
 
 /* y[r] = scale[r] * x[r]: gathers f32 latents of rows that live apart into one batch. x: host array

@@ -54,6 +54,7 @@ const an_backend GPU(backend) = {
     .kv_write = GPU(kv_write_op),
     .attention_paged = GPU(attention_paged_op),
     .moe = GPU(moe_op),
+    .sample_tokens = GPU(sample_tokens_op),
     .latent_in = GPU(latent_in_op),
     .sampler_step = GPU(sampler_step_op),
     .image_out = GPU(image_out_op),

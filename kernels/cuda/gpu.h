@@ -419,6 +419,30 @@ typedef struct gpu_rope {
 } gpu_rope;
 int GPU(rope)(const gpu_rope *a, gpu_stream s);
 
+/* sample.cu; fields as in an_logit_edit and an_sample_row. */
+typedef struct gpu_logit_edit {
+    int32_t id, repeated;
+    double add, less;
+} gpu_logit_edit;
+#define GPU_SAMPLE_NO_NUMBER (-1) /* AN_SAMPLE_NO_NUMBER */
+#define GPU_SAMPLE_NO_TOKEN  (-2)
+typedef struct gpu_sample_row {
+    float *logits;
+    const gpu_logit_edit *edit; /* device */
+    const uint32_t *mask;       /* device, or NULL */
+    int n_edit, top_k;
+    double repetition, heat_inverse, typical_p, top_p, min_p_log;
+    unsigned long long uniform;
+    unsigned long long best; /* 0 before; key << 32 | ~id of the largest logit, 0 if none is in */
+    int bad;                 /* 0 before */
+} gpu_sample_row;
+typedef struct gpu_sample {
+    gpu_sample_row *rows; /* device [n] */
+    int n, vocab, most_edits;
+    int32_t *ids; /* device [n] */
+} gpu_sample;
+int GPU(sample)(const gpu_sample *a, gpu_stream s);
+
 #ifdef __cplusplus
 }
 #endif

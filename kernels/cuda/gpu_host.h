@@ -18,7 +18,7 @@
  * Files: backend.c (the table), device.c (finding and opening a GPU), hopper.c (may it use wgmma?),
  * memory.c, lane.c (streams, staging, flags), graph.c (what is recorded and replayed), small.c,
  * norm.c and diffusion.c (their ops); weights.c and matrix.c (gemm, conv2d, moe); attention.c
- * (attention, attention_paged, kv_write, rope). */
+ * (attention, attention_paged, kv_write, rope); sample.c (sample_tokens). */
 #ifndef ANNEAL_GPU_HOST_H
 #define ANNEAL_GPU_HOST_H
 
@@ -162,6 +162,9 @@ an_status GPU(take_rows_op)(an_lane *l, const an_tensor *x, const int32_t *index
                             const an_tensor *y);
 an_status GPU(scale_op)(an_lane *l, const an_tensor *x, float f, const an_tensor *y);
 an_status GPU(softcap_op)(an_lane *l, const an_tensor *x, float cap, const an_tensor *y);
+/* sample.c */
+an_status GPU(sample_tokens_op)(an_lane *l, const an_sample_row *rows, int n, int vocab,
+                                const an_tensor *ids);
 /* diffusion.c */
 an_status GPU(latent_in_op)(an_lane *l, const float *const *x, const float *scale,
                             const an_tensor *y);

@@ -307,6 +307,14 @@ static inline double __dmul_rn(double a, double b)
 {
     return a * b;
 }
+static inline double __ddiv_rn(double a, double b)
+{
+    return a / b;
+}
+static inline double __ull2double_rn(unsigned long long x)
+{
+    return (double)x;
+}
 static inline float rsqrtf(float x)
 {
     return 1.0f / sqrtf(x);
@@ -357,6 +365,19 @@ static inline float __uint_as_float(unsigned i)
     return f;
 }
 
+static inline long long __double_as_longlong(double d)
+{
+    long long i;
+    memcpy(&i, &d, 8);
+    return i;
+}
+static inline double __longlong_as_double(long long i)
+{
+    double d;
+    memcpy(&d, &i, 8);
+    return d;
+}
+
 static inline int __popc(unsigned x)
 {
     return __builtin_popcount(x);
@@ -376,6 +397,10 @@ static inline int __mulhi(int a, int b)
 static inline unsigned __umulhi(unsigned a, unsigned b)
 {
     return (unsigned)((uint64_t)a * b >> 32);
+}
+static inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
+{
+    return (unsigned long long)((unsigned __int128)a * b >> 64);
 }
 static inline unsigned __brev(unsigned x)
 {

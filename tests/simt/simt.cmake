@@ -42,7 +42,7 @@ if(NOT ANNEAL_SIMT_SANITIZE OR ANNEAL_SANITIZE OR ANNEAL_FUZZ)
   return()
 endif()
 find_program(AN_CLANGXX NAMES clang++ clang++-14)
-set(AN_SIMT_SUITES attention conv gemm hopper lm norm ops paged quant step)
+set(AN_SIMT_SUITES attention conv gemm hopper lm norm ops paged quant sample step)
 
 set(AN_SIMT_asan_EMULATOR -fsanitize=address,undefined -fno-sanitize-recover=all)
 set(AN_SIMT_asan_KERNELS ${AN_SIMT_asan_EMULATOR})
