@@ -4,7 +4,7 @@
  * A tick holds tokens of many sequences: one of each that decodes, and with the rest of the budget
  * pieces of prompts. Where a prompt is cut changes no byte (model.h), so the cuts may follow the
  * clock: while others wait for their next token, or for a picture's next step, pieces are short. */
-#include "state.h"
+#include "decode.h"
 
 #include <stdlib.h>
 
@@ -15,31 +15,8 @@
  * for the time they take. About what a CPU has; a GPU has more. */
 #define FLOPS_A_BYTE 8.0
 
-/* One sequence's part of the tick. */
-typedef struct part {
-    an_task *task;
-    int n, want; /* tokens, rows of logits */
-    int logits;  /* the first of its rows */
-    double flops;
-    an_status status;
-    an_error error;
-    bool drew, ended;
-    an_drawn drawn;
-} part;
-
-typedef struct an_decode {
-    an_slot *slot;
-    int n, tokens, wants;
-    bool decoding; /* some sequence waits for its next token */
-    double flops, seconds;
-    part part[AN_SEQ_MAX];
-    an_lm_row row[AN_SEQ_MAX];
-    an_task *line[AN_SEQ_MAX];
-    an_job *held[AN_SEQ_MAX];
-    part *draw[AN_SEQ_MAX]; /* those whose last row of logits becomes a token */
-    int draws;
-    _Atomic int next_draw;
-} batch;
+typedef an_part part;
+typedef an_decode batch;
 
 static an_seq *seq_of(const part *p)
 {
@@ -163,12 +140,7 @@ static an_status forward(batch *b, int first, int n, an_error *err)
     an_lane_reset(l);
     an_status s = an_lm_forward(b->slot->model, l, m->kv, &b->row[first], n, err);
     if (s) return s;
-    const part *from = &b->part[first], *to = &b->part[first + n - 1];
-    size_t vocab = (size_t)b->slot->files->entry.info.vocab;
-    size_t at = (size_t)from->logits * vocab;
-    size_t rows = (size_t)(to->logits + to->want - from->logits);
-    if (rows) an_download(l, m->host + at, m->logits + at, rows * vocab * sizeof(float));
-    an_lane_sync(l);
+    an_draws_fetch(b, l, first, n);
     return an_lane_status(l, err);
 }
 
@@ -195,14 +167,6 @@ static bool in(const int32_t *list, int n, int32_t id)
     for (int i = 0; i < n; i++)
         if (list[i] == id) return true;
     return false;
-}
-
-/* End tokens come first in the list, then stop ids. */
-static void ban(const an_text_job *x, bool early, an_draw *d)
-{
-    bool ends = x->ban_eos || (early && !x->ignore_eos);
-    d->ban = x->ban + (ends ? 0 : x->n_end);
-    d->n_ban = (ends ? x->n_end : 0) + (early ? x->n_stop_id : 0);
 }
 
 static void finish(an_unit *u, part *p, an_finish how, const char *stop, bool cut)
@@ -251,57 +215,10 @@ static void take_token(an_unit *u, part *p)
         finish(u, p, AN_FINISH_LENGTH, NULL, false);
 }
 
-/* A token for the sequence, from its own logits and history alone: any thread. -1: none can follow.
- */
-static void draw_token(const batch *b, part *p, an_sampler_room *room, uint8_t *mask)
-{
-    const an_seq *q = seq_of(p);
-    const an_text_job *x = p->task->job->text;
-    int vocab = b->slot->files->entry.info.vocab, count = q->n_ids - q->n_prompt;
-    an_draw d = {.s = &x->sampling,
-                 .logits = b->slot->lm.host + (size_t)(p->logits + p->want - 1) * (size_t)vocab,
-                 .vocab = vocab,
-                 .ids = q->ids,
-                 .n_prompt = q->n_prompt,
-                 .n_ids = q->n_ids,
-                 .seed = (uint64_t)x->answer[p->task->index].shown.seed,
-                 .index = (uint64_t)count,
-                 .logprobs = x->logprobs};
-    ban(x, count < x->min_tokens, &d);
-    if (q->matcher) {
-        d.mask = mask;
-        if (!an_matcher_mask(q->matcher, mask, (size_t)vocab)) {
-            p->status = an_fail_param(&p->error, AN_INVALID, "grammar",
-                                      "the grammar went beyond its limits after %d tokens", count);
-            return;
-        }
-    }
-    p->status = an_sample(room, &d, &p->drawn, &p->error);
-    if (p->status == AN_NOT_FOUND && q->matcher && an_matcher_complete(q->matcher)) {
-        p->status = AN_OK; /* a whole document, and all that could follow is banned */
-        p->drawn.id = -1;
-    }
-    if (p->status == AN_NOT_FOUND) p->status = AN_INVALID;
-    if (p->status) an_fail_prefix(&p->error, p->status, "token %d of the answer", count);
-}
-
-static void draw_task(void *ctx, int64_t task, int worker)
-{
-    (void)worker;
-    an_unit *u = ctx;
-    batch *b = u->decode;
-    an_sampler_room *room = &u->e->sampler[task];
-    uint8_t *mask = b->slot->lm.mask + (size_t)task * (size_t)b->slot->files->entry.info.vocab;
-    for (int i; (i = b->next_draw++) < b->draws;) draw_token(b, b->draw[i], room, mask);
-}
-
 /* Draws the tick's tokens side by side, then takes them one after the other. */
 static void draw_tokens(an_unit *u, batch *b)
 {
-    int64_t tasks = an_device_threads(u->device);
-    if (tasks > AN_SAMPLERS) tasks = AN_SAMPLERS;
-    b->next_draw = 0;
-    an_device_parallel(u->device, b->draws < tasks ? b->draws : tasks, draw_task, u);
+    an_draws_make(u, b);
     for (int i = 0; i < b->draws; i++) {
         part *p = b->draw[i];
         if (p->status) continue;
@@ -393,6 +310,7 @@ static void clock_token(an_unit *u, part *p, double now)
     an_text_job *x = j->text;
     an_seq *q = seq_of(p);
     u->e->generated_tokens++;
+    u->e->device_tokens += p->sampled;
     x->usage.completion_tokens++;
     j->step++;
     if (x->usage.first_token_s < 0) {
@@ -464,6 +382,7 @@ void an_decode_tick(an_track *k, an_task *leader)
     b->flops = b->seconds = 0;
     gather(u, b); /* whose tokens, and how many */
     if (b->n == 0) return;
+    an_draws_plan(u, b);
     an_track_start(k, run, end); /* one call of the network for all of them, then their tokens */
 }
 

@@ -87,6 +87,37 @@ static an_status find_prices(an_unit *u, an_slot *s, int64_t positions, an_error
     return AN_OK;
 }
 
+/* The device draws tokens. */
+static bool samples(const an_unit *u)
+{
+    return an_device_samples(u->device) && !u->e->o.host_sampling;
+}
+
+/* Scratch of drawing `rows` tokens on the device, with all the edits and masks there may be: each
+ * row has its part of the edits, and what uneven parts may lose to alignment. */
+static an_status sample_scratch(an_unit *u, int rows, int vocab, size_t *out, an_error *err)
+{
+    *out = 0;
+    if (!samples(u) || rows < 1) return AN_OK;
+    const uint32_t unread = 0;
+    int edits = AN_EDITS_MOST / rows + 4;
+    an_sample_row *row = calloc((size_t)rows, sizeof *row);
+    an_lane *l = NULL;
+    an_status st = row ? an_lane_open_counting(u->device, &l, err)
+                       : an_fail(err, AN_NO_MEMORY, "no memory to plan the drawing of tokens");
+    for (int i = 0; i < rows && !st; i++)
+        row[i] = (an_sample_row){
+            .n_edit = edits < vocab ? edits : vocab, .mask = &unread, .repetition = 1};
+    if (!st) {
+        an_sample_tokens(l, row, rows, vocab, an_lane_tensor(l, AN_I32, rows));
+        *out = an_lane_peak(l);
+        st = an_lane_status(l, err);
+    }
+    an_lane_close(l);
+    free(row);
+    return st;
+}
+
 /* The largest tick whose activations fit; few tokens at a time are better than no model. */
 static an_status plan_tick(an_unit *u, an_slot *s, an_plan *out, an_error *err)
 {
@@ -99,7 +130,10 @@ static an_status plan_tick(an_unit *u, an_slot *s, an_plan *out, an_error *err)
         an_cost c;
         an_status st = cost_of(s, rows, m->tick_tokens, want, m->positions, &c, err);
         if (st) return st;
-        out->arena = c.scratch_bytes;
+        size_t sampling;
+        st = sample_scratch(u, want, s->files->entry.info.vocab, &sampling, err);
+        if (st) return st;
+        out->arena = c.scratch_bytes > sampling ? c.scratch_bytes : sampling;
         out->batch = rows;
         if (out->arena <= left) return AN_OK;
         if (m->tick_tokens / 2 < TICK_LEAST) break;
@@ -128,6 +162,11 @@ static an_status open_buffers(an_unit *u, an_slot *s, an_error *err)
     m->mask = malloc(AN_SAMPLERS * (size_t)s->files->entry.info.vocab);
     if (!m->mask) return an_fail(err, AN_NO_MEMORY, "no memory for logits");
     m->bytes += 2 * logits;
+    if (!samples(u)) return AN_OK;
+    const size_t words = ((size_t)s->files->entry.info.vocab + 31) / 32;
+    m->bits = calloc((size_t)m->wants * words, sizeof *m->bits);
+    if (!m->bits) return an_fail(err, AN_NO_MEMORY, "no memory for the masks of grammars");
+    m->bytes += (size_t)m->wants * words * sizeof *m->bits;
     return AN_OK;
 }
 
@@ -185,6 +224,7 @@ void an_language_close(an_unit *u, an_slot *s)
     an_device_free(u->device, m->logits);
     an_host_free(u->device, m->host);
     free(m->mask);
+    free(m->bits);
     pthread_mutex_lock(&u->e->lock);
     *m = (an_language){.flop_s = m->flop_s, .decode_s = m->decode_s};
     pthread_mutex_unlock(&u->e->lock);

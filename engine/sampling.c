@@ -344,9 +344,9 @@ static int filter_top_p(an_sampler_room *r, int n, double part)
     double most = r->logit[largest(r->logit, n)];
     uint64_t sum = weigh_all(r->logit, n, most, 1, r->weight), want = part_of(sum, part);
     /* All that weigh less than this share together weigh less than what may be left out: the last
-     * one needed weighs about as much. A quarter of it is safely behind, whatever rounding did. */
+     * one needed weighs as much, or one less where rounding did that. */
     uint64_t share = (sum - want) / (uint64_t)n;
-    return keep_sum(r, r->logit, n, want, share / 4);
+    return keep_sum(r, r->logit, n, want, share >= 4 ? share / 2 : 0);
 }
 
 /* Those at least e^part_log times as likely as the likeliest. */
@@ -411,4 +411,10 @@ an_status an_sample(an_sampler_room *r, const an_draw *d, an_drawn *out, an_erro
     if (!s && d->logprobs >= 0)
         s = an_logprobs(r, d->logits, d->vocab, out->id, d->logprobs, out, err);
     return s;
+}
+
+an_status an_sampled(int32_t id, an_drawn *out, an_error *err)
+{
+    *out = (an_drawn){.id = id};
+    return id >= 0 ? AN_OK : id == AN_SAMPLE_NO_TOKEN ? no_token(err) : not_numbers(err);
 }

@@ -49,6 +49,8 @@ an_status an_sample(an_sampler_room *r, const an_draw *d, an_drawn *out, an_erro
 /* The same choice as a device makes it (an_sample_tokens), but for d->logits, d->mask and d->logprobs:
  * those are the caller's. The edits are the room's, until it is used again. */
 an_status an_sampling_row(an_sampler_room *r, const an_draw *d, an_sample_row *out, an_error *err);
+/* What an_sample would have given, from what a device gave. */
+an_status an_sampled(int32_t id, an_drawn *out, an_error *err);
 /* Log-softmax of `id` and the most likely ones, for prompts: the first lines of an_sample. */
 an_status an_logprobs(an_sampler_room *r, const float *logits, int vocab, int32_t id, int n_top,
                       an_drawn *out, an_error *err);

@@ -41,44 +41,29 @@ typedef int32_t jvec __attribute__((vector_size(32)));
 
 /* ---------------------------------------------------------------- exponentials
  * Four at a time in plain arithmetic: quick, and the same bits on every machine, which libm's are
- * not. Cody and Waite's reduction, then the series to the 13th power: within 1 unit in the last
- * place or so. Arguments below -700 give 0. */
+ * not. Cody and Waite's reduction, then the series to the 11th power: right to 2^-47. Arguments
+ * below -700 give 0. */
 
 BODY void exp4(const vec *x, vec *y)
 {
-    static const double c[14] = {1.0 / 6227020800,
-                                 1.0 / 479001600,
-                                 1.0 / 39916800,
-                                 1.0 / 3628800,
-                                 1.0 / 362880,
-                                 1.0 / 40320,
-                                 1.0 / 5040,
-                                 1.0 / 720,
-                                 1.0 / 120,
-                                 1.0 / 24,
-                                 1.0 / 6,
-                                 0.5,
-                                 1,
-                                 1};
+    static const double c[12] = {
+        1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
+        1.0 / 120,      1.0 / 24,      1.0 / 6,      0.5,         1,          1};
     vec v = *x;
     ivec in_range = v > -700.0;
     v = (vec)((ivec)v & in_range);
     vec t = v * 1.4426950408889634 + 0x1.8p52, k = t - 0x1.8p52;
     vec r = (v - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
     vec p = r * 0 + c[0];
-    for (int i = 1; i < 14; i++) p = p * r + c[i];
+    for (int i = 1; i < 12; i++) p = p * r + c[i];
     *y = (vec)(((ivec)p + ((ivec)t << 52)) & in_range);
 }
 
-/* Four of x[0..n-1] from i on, those past the end -infinity. */
-BODY void load4(const double *x, int n, int i, vec *v)
+/* The last n < 4 of x, and -infinities. */
+BODY void load_last(const double *x, int n, vec *v)
 {
     double last[4] = {(double)-INFINITY, (double)-INFINITY, (double)-INFINITY, (double)-INFINITY};
-    if (n - i >= 4) {
-        memcpy(v, x + i, sizeof *v);
-        return;
-    }
-    memcpy(last, x + i, (size_t)(n - i) * sizeof *x);
+    memcpy(last, x, (size_t)n * sizeof *x);
     memcpy(v, last, sizeof *v);
 }
 
@@ -86,8 +71,15 @@ BODY void load4(const double *x, int n, int i, vec *v)
 BODY double exp_all_of(const double *x, int n, double most)
 {
     vec sum = {0, 0, 0, 0}, v, e;
-    for (int i = 0; i < n; i += 4) {
-        load4(x, n, i, &v);
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        memcpy(&v, x + i, sizeof v);
+        v = v - most;
+        exp4(&v, &e);
+        sum += e;
+    }
+    if (i < n) {
+        load_last(x + i, n - i, &v);
         v = v - most;
         exp4(&v, &e);
         sum += e;
@@ -107,21 +99,30 @@ static inline uint64_t whole(double v)
 
 /* Weights as whole numbers, the likeliest token's 2^39: y[i] = exp((x[i] - most) * heat_inverse) so
  * rounded, and their sum, which no order of adding changes and 2^24 tokens do not overflow. */
+BODY void weigh4(const vec *x, double most, double heat_inverse, ivec *w)
+{
+    vec v = (*x - most) * heat_inverse, e;
+    exp4(&v, &e);
+    e = e * 0x1p39 + 0x1p52;
+    *w = (ivec)e & 0xfffffffffffff;
+}
+
 BODY uint64_t weigh_all_of(const double *x, int n, double most, double heat_inverse, uint64_t *y)
 {
-    ivec sum = {0, 0, 0, 0};
-    vec v, e;
-    for (int i = 0; i < n; i += 4) {
-        load4(x, n, i, &v);
-        v = (v - most) * heat_inverse;
-        exp4(&v, &e);
-        e = e * 0x1p39 + 0x1p52;
-        const ivec w = (ivec)e & 0xfffffffffffff;
+    ivec sum = {0, 0, 0, 0}, w;
+    vec v;
+    int i = 0;
+    for (; i + 4 <= n; i += 4) {
+        memcpy(&v, x + i, sizeof v);
+        weigh4(&v, most, heat_inverse, &w);
         sum += w;
-        if (n - i >= 4)
-            memcpy(y + i, &w, sizeof w);
-        else
-            memcpy(y + i, &w, (size_t)(n - i) * sizeof *y);
+        memcpy(y + i, &w, sizeof w);
+    }
+    if (i < n) {
+        load_last(x + i, n - i, &v);
+        weigh4(&v, most, heat_inverse, &w);
+        sum += w;
+        memcpy(y + i, &w, (size_t)(n - i) * sizeof *y);
     }
     return (uint64_t)(sum[0] + sum[1] + sum[2] + sum[3]);
 }

@@ -27,6 +27,7 @@ typedef struct an_language {
     float *logits;          /* device [wants, vocab] */
     float *host;            /* [wants, vocab] */
     uint8_t *mask;          /* of grammars: [AN_SAMPLERS, vocab] */
+    uint32_t *bits;         /* the same for a device that draws: [wants, vocab / 32]; else NULL */
     size_t bytes;           /* of all that, counted in e->kv_bytes */
     double flop_s;          /* measured: seconds a FLOP of prompts */
     double decode_s;        /* measured: seconds of a tick of single tokens. Lock, as flop_s */

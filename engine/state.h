@@ -353,6 +353,9 @@ void an_seqs_extend(an_unit *u, const an_slot *s);
 void an_seq_catch_up(an_unit *u, an_task *t);
 void an_seq_publish(an_unit *u, an_task *t); /* its full pages can be found from now on */
 
+/* Edits of logits (bias, penalties, bans) that a device is told of in a tick; rows with more are drawn
+ * by the host. */
+#define AN_EDITS_MOST 16384
 /* decode.c: one tick of the sequences of the leader's model. */
 typedef struct an_decode an_decode;
 an_decode *an_decode_new(void);
@@ -455,6 +458,7 @@ struct an_engine {
     double last_tick, seconds_per_flop;
     an_histogram queue_s, step_s, request_s;
     an_histogram first_token_s, token_s, tick_tokens;
+    uint64_t device_tokens;
     uint64_t prompt_tokens, generated_tokens, preemptions, prefix_queries, prefix_hits;
     uint64_t finished_stop, finished_length, finished_abort;
     an_price *price;

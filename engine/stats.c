@@ -67,6 +67,7 @@ static void text_stats(const an_engine *e, an_engine_stats *out)
     out->seqs_waiting = seqs_waiting(e);
     out->prompt_tokens = e->prompt_tokens;
     out->generated_tokens = e->generated_tokens;
+    out->device_tokens = e->device_tokens;
     out->preemptions = e->preemptions;
     out->prefix_queries = e->prefix_queries;
     out->prefix_hits = e->prefix_hits;

@@ -323,5 +323,6 @@ void an_sample_tokens(an_lane *l, const an_sample_row *rows, int n, int vocab, a
     }
     for (int i = 0; i < n; i++)
         if (!sample_row_ok(l, &rows[i], i, vocab)) return;
+    l->bytes += 4.0 * n * vocab; /* every logit, once */
     CALL(l, sample_tokens, rows, n, vocab, &ids);
 }

@@ -97,6 +97,8 @@ static const option table[] = {
      "keys and values of a model; 0 = an eighth of --memory"},
     {"--prefix-cache", "0|1", KIND_BOOL, NUM(engine.prefix_cache), 0, 1, "1",
      "share the blocks of equal beginnings between requests"},
+    {"--host-sampling", "0|1", KIND_BOOL, NUM(engine.host_sampling), 0, 1, "0",
+     "draw tokens on the host where a GPU could: the same ones"},
     {"--max-stop", "N", KIND_INT, NUM(engine.max_stop), 0, 1024, "16", "stop strings of a request"},
     {"--max-logit-bias", "N", KIND_INT, NUM(engine.max_logit_bias), 0, 1e6, "1024",
      "entries of logit_bias"},

@@ -43,6 +43,7 @@ typedef struct an_engine_options {
     int tick_tokens;         /* tokens of a tick: decoding ones, the rest for prompts; default 512 */
     size_t kv_bytes;         /* for keys and values of a model; 0 = an eighth of memory_bytes */
     bool prefix_cache;       /* default true */
+    bool host_sampling;      /* tokens are drawn on the host, though the device could: the same ones */
     int max_completions;     /* answers to one prompt, default 128 */
     int max_stop, max_logit_bias, max_top_logprobs; /* of a request: 16, 1024, 20 */
     an_template_limits chat_template; /* budgets of the models' chat templates */
@@ -119,8 +120,8 @@ typedef struct an_latents_request {
 
 /* How the next token is drawn from the logits, in this order: logit_bias, penalties, the grammar's
  * mask, then temperature 0 takes the largest (lowest id on ties); else top_k, typical_p, top_p, min_p,
- * temperature, and one uniform number of the row's own Philox stream (seed + choice). All in double
- * on the host, so the same tokens come whatever else runs. */
+ * temperature, and one uniform number of the row's own Philox stream (seed + choice). The
+ * same tokens come whatever else runs, and wherever they are drawn. */
 typedef struct an_sampling {
     float temperature;  /* 0 = greedy; default 1 */
     int top_k;          /* 0 or less = all */
@@ -343,6 +344,7 @@ typedef struct an_engine_stats {
     /* language models, over all loaded ones */
     int seqs_running, seqs_waiting;
     int64_t kv_blocks, kv_blocks_used; /* used: by running sequences (cached prefixes are free) */
+    uint64_t device_tokens; /* of the generated ones, those drawn by the device */
     uint64_t prompt_tokens, generated_tokens, preemptions, prefix_queries, prefix_hits; /* tokens */
     uint64_t finished_stop, finished_length, finished_abort;
     an_histogram first_token_s, token_s, tick_tokens;

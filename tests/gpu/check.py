@@ -5,9 +5,9 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 CARRIED = os.path.join(ROOT, 'build-carry')
 # The suites that run on any device; those with a name filter are what --quick runs of them.
 KERNELS = ['attention', 'conv', 'gemm', 'hopper', 'lane', 'lm', 'norm', 'ops', 'paged', 'paged_split', 'quant', 'repeat',
-           'step', 'tiles']
+           'sample', 'step', 'tiles']
 QUICK_KERNELS = [('norm', 'rms'), ('ops', 'add'), ('step', 'latent')]
-RACES = ['attention', 'conv', 'gemm', 'lm', 'norm', 'paged', 'quant']  # kernels that use shared memory
+RACES = ['attention', 'conv', 'gemm', 'lm', 'norm', 'paged', 'quant', 'sample']  # kernels that use shared memory
 GPU = 'GPU (name, driver, memory, capability, most MHz of SM and memory, ECC)'
 RESERVE = 5  # seconds kept for writing the end
 
@@ -213,7 +213,7 @@ class Check:
     def targets(self):
         have = {os.path.basename(f)[:-2] for f in os.listdir(os.path.join(ROOT, 'tests', 'kernels')) if f.endswith('.c')}
         kernels = [n for n, _ in QUICK_KERNELS] if self.a.quick else KERNELS
-        return ['anneal', 'gpu_wrappers', 'test_models_golden', 'test_models_lm', 'test_engine_golden', 'test_engine_batching',
+        return ['anneal', 'gpu_wrappers', 'test_models_golden', 'test_models_lm', 'test_engine_golden', 'test_engine_batching', 'test_engine_draws',
                 *(self.suite(k) for k in kernels if 'kernels_' + k in have)]
 
     def build(self, s, limit):
@@ -249,7 +249,7 @@ class Check:
     def engine(self, s, limit):
         if self.a.device == 'simt':
             return 'hours of an emulated GPU: http_simt does a part'
-        return self.run_suites(s, [('engine_golden', [self.program('test_engine_golden')])], limit)
+        return self.run_suites(s, [('engine_golden', [self.program('test_engine_golden')]), ('engine_draws', [self.program('test_engine_draws')])], limit)
 
     def http(self, s, limit):
         """Through the server: pictures and text."""
