@@ -10,6 +10,7 @@
 void an_engine_options_default(an_engine_options *o)
 {
     *o = (an_engine_options){.dtype = "auto",
+                             .weights = "auto",
                              .max_queue = 256,
                              .max_batch = 8,
                              .max_running = 16,
@@ -78,7 +79,7 @@ static an_status check_options(const an_engine_options *o, an_error *err)
     return AN_OK;
 }
 
-static an_status choose_dtype(an_engine *e, const char *name, an_error *err)
+static an_status choose_dtype(an_engine *e, const char *name, const char *weights, an_error *err)
 {
     if (!name || !*name || strcmp(name, "auto") == 0)
         e->dtype = an_device_best_dtype(e->unit[0].device);
@@ -89,6 +90,12 @@ static an_status choose_dtype(an_engine *e, const char *name, an_error *err)
     else
         return an_fail_param(err, AN_INVALID, "dtype", "dtype '%s': there are auto, f32, bf16",
                              name);
+    e->weights = e->dtype;
+    if (!weights || !*weights || strcmp(weights, "auto") == 0) return AN_OK;
+    if (strcmp(weights, "fp8") != 0)
+        return an_fail_param(err, AN_INVALID, "weights", "weights '%s': there are auto, fp8",
+                             weights);
+    e->weights = AN_F8_E4M3;
     return AN_OK;
 }
 
@@ -114,7 +121,7 @@ static an_status copy_options(an_engine *e, const an_engine_options *o, an_error
     bool ok = e->dirs != NULL;
     for (size_t i = 0; i < n && ok; i++) ok = (e->dirs[i] = an_strdup(o->model_dirs[i])) != NULL;
     e->o.model_dirs = (const char *const *)e->dirs;
-    e->o.dtype = NULL; /* what it came to is in e->dtype */
+    e->o.dtype = e->o.weights = NULL; /* what they came to is in e->dtype and e->weights */
     return ok ? AN_OK : an_fail(err, AN_NO_MEMORY, "no memory for the engine");
 }
 
@@ -176,7 +183,7 @@ static an_status open_all(an_engine *e, const an_engine_options *o, an_error *er
 {
     an_status s = copy_options(e, o, err);
     if (!s) s = open_devices(e, &o->device, err);
-    if (!s) s = choose_dtype(e, o->dtype, err);
+    if (!s) s = choose_dtype(e, o->dtype, o->weights, err);
     for (int i = 0; i < e->units && !s; i++) s = open_unit(&e->unit[i], !o->scan_only, err);
     if (!s) s = an_slots_scan(e, err);
     if (s) return s;

@@ -125,7 +125,7 @@ static an_status read_weights(an_unit *u, an_slot *s, an_error *err)
     an_checkpoint *c = NULL;
     an_model *m = NULL;
     an_status st = an_checkpoint_open(s->files->entry.path, &c, err);
-    if (!st) st = an_model_load(u->device, c, u->e->dtype, NULL, NULL, &m, err);
+    if (!st) st = an_model_load(u->device, c, u->e->dtype, u->e->weights, NULL, NULL, &m, err);
     an_checkpoint_close(c);
     if (!st) st = same_model(s, an_model_describe(m), err);
     if (!st && s->files->entry.info.kind == AN_KIND_IMAGE)
@@ -217,8 +217,9 @@ static void print_plan(an_unit *u, const an_slot *s, const an_plan *p, double se
     size_t results = (size_t)u->e->o.max_jobs_kept * (size_t)i->width * (size_t)i->height * 3;
     bool text = i->kind == AN_KIND_TEXT;
     if (text || results > u->e->o.max_result_bytes) results = u->e->o.max_result_bytes;
-    an_log(AN_LOG_INFO, "%s: %s, %s, loaded in %.2f s. Memory plan:", id, i->family,
-           an_dtype_name(u->e->dtype), seconds);
+    an_log(AN_LOG_INFO, "%s: %s, %s%s, loaded in %.2f s. Memory plan:", id, i->family,
+           an_dtype_name(u->e->dtype), u->e->weights == u->e->dtype ? "" : ", weights in FP8",
+           seconds);
     an_log(AN_LOG_INFO, "%s:   program       %9.1f MiB", id, mib(u->e->program_bytes));
     an_log(AN_LOG_INFO, "%s:   weights       %9.1f MiB", id, mib(weights));
     if (others) an_log(AN_LOG_INFO, "%s:   other models  %9.1f MiB", id, mib(others));

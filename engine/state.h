@@ -432,7 +432,7 @@ struct an_engine {
     char **dirs;   /* copies, as o's strings */
     an_unit *unit; /* fixed after the start, as the next four */
     int units;
-    an_dtype dtype;
+    an_dtype dtype, weights; /* an_model_load's */
     an_files *files;
     int models;
     pthread_t thread;

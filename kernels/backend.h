@@ -38,9 +38,11 @@ typedef struct an_backend {
     an_status (*sync)(an_lane *l, bool always);
     /* Kernels that this thread has launched, and copies from the host, since it began. */
     void (*counts)(uint64_t *launches, uint64_t *copies);
-    /* packing and freeing; parts as in ops.h, w[i] already checked to be [n_i, k] (or one 4-D) */
+    /* packing and freeing; parts and scales as in ops.h (an_weight_scaled), w[i] already checked to
+     * be [n_i, k] (or one 4-D) */
     an_status (*weight_linear)(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
-                               const an_tensor *const *bias, an_weight *out, an_error *err);
+                               const float *const *scale, const an_tensor *const *bias,
+                               an_weight *out, an_error *err);
     an_status (*weight_conv)(an_device *d, an_dtype dtype, const an_tensor *w,
                              const an_tensor *bias, an_weight *out, an_error *err);
     void (*weight_free)(an_weight *w);
@@ -208,8 +210,8 @@ static inline int64_t an_kv_place(const an_kv_pool *p, const an_kv_row *r, int64
     return (block * AN_KV_BLOCK + pos % AN_KV_BLOCK) * p->head_dim;
 }
 
-/* Elements between floating dtypes (F32, BF16, F16, F64); to F32 or BF16, to nearest even. dst may
- * be src when the sizes are equal. */
+/* Elements between floating dtypes (F32, BF16, F16, F64, F8_E4M3); to F32 or BF16, to nearest even.
+ * dst may be src when the sizes are equal. */
 void an_convert(void *dst, an_dtype to, const void *src, an_dtype from, int64_t count);
 
 /* Output pixel i of a nearest-neighbour resize from `in` to `out` pixels reads this input pixel: as

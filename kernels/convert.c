@@ -10,6 +10,8 @@ static float load(const void *src, an_dtype from, int64_t i)
         return an_f16_to_f32(((const uint16_t *)src)[i]);
     case AN_F64:
         return (float)((const double *)src)[i];
+    case AN_F8_E4M3:
+        return an_e4m3_to_f32(((const uint8_t *)src)[i]);
     default:
         return ((const float *)src)[i];
     }

@@ -403,7 +403,7 @@ void an_host_free(an_device *d, void *p)
 
 static bool floating(an_dtype t)
 {
-    return t == AN_F32 || t == AN_BF16 || t == AN_F16 || t == AN_F64;
+    return t == AN_F32 || t == AN_BF16 || t == AN_F16 || t == AN_F64 || t == AN_F8_E4M3;
 }
 
 /* Elements [0, count) of src, converted if their dtypes differ, to memory of the device's own: in
@@ -493,8 +493,33 @@ static an_status weight_new(an_device *d, an_dtype dtype, an_weight **w, an_erro
     return AN_OK;
 }
 
+/* Scales belong to FP8, and FP8 does not mix with blocks. */
+static an_status check_scales(int n_parts, const an_tensor *const *w, const float *const *scale,
+                              an_error *err)
+{
+    bool blocks = false, fp8 = false;
+    for (int i = 0; i < n_parts; i++) {
+        blocks |= an_dtype_is_quant(w[i]->dtype);
+        fp8 |= w[i]->dtype == AN_F8_E4M3;
+        if (scale && scale[i] && w[i]->dtype != AN_F8_E4M3)
+            return an_fail(err, AN_INVALID, "matrix %d of %d is %s, but only F8_E4M3 has scales",
+                           i + 1, n_parts, an_dtype_name(w[i]->dtype));
+    }
+    if (blocks && fp8)
+        return an_fail(err, AN_INVALID, "a weight of %d matrices mixes F8_E4M3 and block formats",
+                       n_parts);
+    return AN_OK;
+}
+
 an_status an_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                            const an_tensor *const *bias, an_weight **out, an_error *err)
+{
+    return an_weight_scaled(d, dtype, n_parts, w, NULL, bias, out, err);
+}
+
+an_status an_weight_scaled(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
+                           const float *const *scale, const an_tensor *const *bias, an_weight **out,
+                           an_error *err)
 {
     *out = NULL;
     if (n_parts < 1) return an_fail(err, AN_INVALID, "a weight of %d parts", n_parts);
@@ -517,13 +542,15 @@ an_status an_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_t
         n += t->dim[0];
     }
     an_weight *p;
-    an_status s = weight_new(d, dtype, &p, err);
+    an_status s = check_scales(n_parts, w, scale, err);
+    if (!s) s = weight_new(d, dtype, &p, err);
     if (s) return s;
     p->n = n;
     p->k = w[0]->dim[1];
     p->has_bias = has_bias;
     for (int i = 0; i < n_parts; i++) p->blocks |= an_dtype_is_quant(w[i]->dtype);
-    return weight_finish(d, p, d->backend->weight_linear(d, dtype, n_parts, w, bias, p, err), out);
+    s = d->backend->weight_linear(d, dtype, n_parts, w, scale, bias, p, err);
+    return weight_finish(d, p, s, out);
 }
 
 an_status an_weight_conv(an_device *d, an_dtype dtype, const an_tensor *w, const an_tensor *bias,

@@ -453,12 +453,16 @@ static an_status load(an_model *m, an_checkpoint *c, an_loader *ld, an_error *er
     an_status s = an_ld_config_read(c, &d->config, err);
     if (s) return s;
     ld->bytes_all = (double)m->info.weight_bytes_file;
+    const bool fp8 = ld->fp8;
+    ld->fp8 = false; /* of the UNet alone: there most of the matrices are */
     for (int e = 0; e < d->config.texts; e++) {
         ld->set = open_part(c, ld, text[e]);
         an_clip_load(ld, text[e], &d->config.text[e], &d->text[e]);
     }
     ld->set = open_part(c, ld, "unet");
+    ld->fp8 = fp8;
     an_unet_load(ld, &d->config.unet, &d->unet);
+    ld->fp8 = false;
     ld->set = open_part(c, ld, "vae");
     an_vae_load(ld, &d->config.vae, &d->vae);
     return ld->status;

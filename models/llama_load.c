@@ -111,7 +111,7 @@ static void load_experts(an_loader *ld, const an_llama_config *c, int i, an_llam
     const char *block = mixtral ? "block_sparse_moe" : "mlp";
     an_load_name(ld, prefix, "model.layers.%d.%s.experts", i, block);
     moe->router =
-        an_load_linear(ld, NAME("model.layers.%d.%s.gate", i, block), c->experts, c->hidden, 0);
+        an_load_linear(ld, NAME("model.layers.%d.%s.gate", i, block), c->experts, c->hidden, AN_KEEP);
     moe->gate_up = an_load_array(ld, (size_t)c->experts, sizeof *moe->gate_up);
     moe->down = an_load_array(ld, (size_t)c->experts, sizeof *moe->down);
     if (ld->status) return;
@@ -125,7 +125,7 @@ static void load_experts(an_loader *ld, const an_llama_config *c, int i, an_llam
     load_dense(ld, c, NAME("model.layers.%d.mlp.shared_expert", i), c->shared_inner,
                &moe->shared_gate_up, &moe->shared_down);
     moe->shared_gate =
-        an_load_linear(ld, NAME("model.layers.%d.mlp.shared_expert_gate", i), 1, c->hidden, 0);
+        an_load_linear(ld, NAME("model.layers.%d.mlp.shared_expert_gate", i), 1, c->hidden, AN_KEEP);
 }
 
 /* ---------------------------------------------------------------- the whole */

@@ -228,7 +228,7 @@ static an_tensor load_table(an_loader *ld, const char *prefix, int64_t vocab, in
 void an_lm_ends_load(an_loader *ld, const char *embeddings, bool tied, int64_t vocab, int64_t width,
                      an_lm_ends *out)
 {
-    out->head = an_load_linear(ld, tied ? embeddings : "lm_head", vocab, width, AN_BIAS_MAYBE);
+    out->head = an_load_linear(ld, tied ? embeddings : "lm_head", vocab, width, AN_BIAS_MAYBE | AN_KEEP);
     if (!tied || !out->head || !out->head->rows)
         out->table = load_table(ld, embeddings, vocab, width);
 }

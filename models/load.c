@@ -1,5 +1,5 @@
 /* load.c: see load.h. */
-#include "load.h"
+#include "fp8.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,9 +92,22 @@ static an_tensor find_whole(an_loader *ld, const char *name, bool blocks, int nd
     return t;
 }
 
+/* Where nobody looks for scales, FP8 must have none. */
+static an_tensor find_plain(an_loader *ld, const char *name, bool blocks, int ndim,
+                            const int64_t *dim)
+{
+    an_tensor t = find_whole(ld, name, blocks, ndim, dim);
+    if (!ld->status && t.dtype == AN_F8_E4M3 && an_fp8_scaled(ld, name))
+        ld->status = an_fail(ld->err, AN_INVALID,
+                             "%s: F8_E4M3 with scales beside it, which only matrices of linear "
+                             "layers may have",
+                             name);
+    return t;
+}
+
 an_tensor an_load_whole(an_loader *ld, const char *name, int ndim, const int64_t *dim)
 {
-    return find_whole(ld, name, true, ndim, dim);
+    return find_plain(ld, name, true, ndim, dim);
 }
 
 /* `prefix.what`. */
@@ -103,7 +116,7 @@ static an_tensor find(an_loader *ld, const char *prefix, const char *what, bool 
 {
     char name[AN_NAME_MAX];
     an_load_name(ld, name, "%s.%s", prefix, what);
-    return find_whole(ld, name, blocks, ndim, dim);
+    return find_plain(ld, name, blocks, ndim, dim);
 }
 
 /* Linear layers are [n, k]; the same layer is [n, k, 1, 1] where the original was a convolution. */
@@ -114,7 +127,7 @@ static an_tensor find_matrix(an_loader *ld, const char *prefix, int64_t n, int64
     an_tensor there;
     an_load_name(ld, name, "%s.weight", prefix);
     bool conv = !ld->status && an_weights_find(ld->set, name, &there) && there.ndim == 4;
-    an_tensor t = find(ld, prefix, "weight", true, conv ? 4 : 2, dim);
+    an_tensor t = find_whole(ld, name, true, conv ? 4 : 2, dim);
     t.ndim = 2;
     return t;
 }
@@ -127,42 +140,64 @@ static an_dtype dtype_of(const an_loader *ld, int flags)
 }
 
 /* w, bias: `count` of them; bias[i] without data: none. */
-static an_weight *pack(an_loader *ld, const char *what, int count, const an_tensor *w,
+static an_weight *pack(an_loader *ld, const char *what, int count, const an_fp8 *w,
                        const an_tensor *bias, int flags)
 {
     const an_tensor *pw[AN_MAX_PARTS], *pb[AN_MAX_PARTS];
+    const float *scale[AN_MAX_PARTS];
     an_weight *out = NULL;
     for (int i = 0; i < count; i++) {
-        pw[i] = &w[i];
+        pw[i] = &w[i].w;
+        scale[i] = w[i].scale;
         pb[i] = bias && bias[i].data ? &bias[i] : NULL;
     }
     if (ld->status) return NULL;
     ld->status =
-        an_weight_linear(ld->bag->device, dtype_of(ld, flags), count, pw, pb, &out, ld->err);
+        an_weight_scaled(ld->bag->device, dtype_of(ld, flags), count, pw, scale, pb, &out, ld->err);
     if (ld->status) an_fail_prefix(ld->err, ld->status, "%s", what);
     return keep_weight(ld, out);
 }
 
+/* Whether the numbers of a weight stay what they are, whatever the loader was told. */
+static bool keeps(int flags)
+{
+    return flags & (AN_KEEP | AN_KEEP_F32);
+}
+
+static an_weight *pack_given(an_loader *ld, const char *what, int count, const an_tensor *w,
+                             const an_tensor *bias, int flags)
+{
+    an_fp8 m[AN_MAX_PARTS] = {{.scale = NULL}};
+    for (int i = 0; i < count; i++) an_fp8_make(ld, NULL, w[i], keeps(flags), &m[i]);
+    an_weight *out = pack(ld, what, count, m, bias, flags);
+    for (int i = 0; i < count; i++) an_fp8_free(&m[i]);
+    return out;
+}
+
 an_weight *an_load_given(an_loader *ld, const char *what, int count, const an_tensor *w, int flags)
 {
-    return pack(ld, what, count, w, NULL, flags);
+    return pack_given(ld, what, count, w, NULL, flags);
 }
 
 an_weight *an_load_parts(an_loader *ld, const char *prefix, const an_part *parts, int64_t k,
                          int flags)
 {
-    an_tensor w[AN_MAX_PARTS] = {{0}}, b[AN_MAX_PARTS] = {{0}};
+    an_fp8 w[AN_MAX_PARTS] = {{.scale = NULL}};
+    an_tensor b[AN_MAX_PARTS] = {{0}};
     int count = 0;
     for (; count < AN_MAX_PARTS && parts[count].name; count++) {
         const an_part *p = &parts[count];
-        char name[AN_NAME_MAX], bias[AN_NAME_MAX];
+        char name[AN_NAME_MAX], weight[AN_NAME_MAX], bias[AN_NAME_MAX];
         an_load_name(ld, name, "%s%s%s", prefix, *p->name ? "." : "", p->name);
+        an_load_name(ld, weight, "%s.weight", name);
         an_load_name(ld, bias, "%s.bias", name);
-        w[count] = find_matrix(ld, name, p->n, k);
+        an_fp8_make(ld, weight, find_matrix(ld, name, p->n, k), keeps(flags), &w[count]);
         if (flags & AN_BIAS || (flags & AN_BIAS_MAYBE && an_load_has(ld, bias)))
             b[count] = find(ld, name, "bias", false, 1, &p->n);
     }
-    return pack(ld, prefix, count, w, b, flags);
+    an_weight *out = pack(ld, prefix, count, w, b, flags);
+    for (int i = 0; i < count; i++) an_fp8_free(&w[i]);
+    return out;
 }
 
 an_weight *an_load_stacked(an_loader *ld, const char *prefix, const char *const *parts, int64_t n,
@@ -208,11 +243,7 @@ an_weight *an_load_conv(an_loader *ld, const char *prefix, int64_t n, int64_t k,
 
 an_weight *an_load_made(an_loader *ld, const an_tensor *w, const an_tensor *bias, int flags)
 {
-    if (ld->status) return NULL;
-    an_weight *out = NULL;
-    ld->status =
-        an_weight_linear(ld->bag->device, dtype_of(ld, flags), 1, &w, &bias, &out, ld->err);
-    return keep_weight(ld, out);
+    return pack_given(ld, "a matrix made at load", 1, w, bias, flags);
 }
 
 an_tensor an_load_upload(an_loader *ld, an_tensor host, an_dtype dtype)

@@ -19,6 +19,7 @@ void an_bag_free(an_bag *b);
 typedef struct an_loader {
     an_bag *bag;
     an_dtype dtype; /* of activations, and so of weights */
+    bool fp8;       /* but matrices are rounded to FP8 (fp8.c) */
     an_weights *set;
     an_status status;
     an_error *err;
@@ -31,7 +32,8 @@ typedef struct an_loader {
 enum {
     AN_BIAS = 1,      /* it has a bias, and must have it */
     AN_KEEP_F32 = 2,  /* its activations are F32 in a BF16 model too */
-    AN_BIAS_MAYBE = 4 /* it has a bias if the file has one */
+    AN_BIAS_MAYBE = 4, /* it has a bias if the file has one */
+    AN_KEEP = 8        /* never rounded to FP8: few numbers on which much depends */
 };
 
 /* Norm parameters, F32. groups 0: a layer norm. */

@@ -68,7 +68,7 @@ an_status an_model_probe(an_checkpoint *c, an_model_info *out, an_error *err)
     return s ? s : f->probe(c, out, err);
 }
 
-an_status an_model_load(an_device *d, an_checkpoint *c, an_dtype dtype,
+an_status an_model_load(an_device *d, an_checkpoint *c, an_dtype dtype, an_dtype weights,
                         void (*progress)(void *ctx, double done), void *ctx, an_model **out,
                         an_error *err)
 {
@@ -76,6 +76,9 @@ an_status an_model_load(an_device *d, an_checkpoint *c, an_dtype dtype,
     if (dtype != AN_F32 && dtype != AN_BF16)
         return an_fail(err, AN_INVALID, "a model in %s: expected F32 or BF16",
                        an_dtype_name(dtype));
+    if (weights != dtype && weights != AN_F8_E4M3)
+        return an_fail(err, AN_INVALID, "weights in %s: expected %s or F8_E4M3",
+                       an_dtype_name(weights), an_dtype_name(dtype));
     an_model *m = calloc(1, sizeof *m);
     if (!m) return an_fail(err, AN_NO_MEMORY, "no memory for a model");
     m->device = m->bag.device = d;
@@ -88,7 +91,7 @@ an_status an_model_load(an_device *d, an_checkpoint *c, an_dtype dtype,
         m->scheduler = json_deep_copy(scheduler);
         if (!m->scheduler) s = an_fail(err, AN_NO_MEMORY, "no memory for scheduler_config.json");
     }
-    an_loader ld = {.bag = &m->bag, .dtype = dtype, .err = err, .progress = progress, .ctx = ctx};
+    an_loader ld = {.bag = &m->bag, .dtype = dtype, .fp8 = weights == AN_F8_E4M3, .err = err, .progress = progress, .ctx = ctx};
     if (!s) {
         an_error changed;
         s = m->family->load(m, c, &ld, err);

@@ -44,6 +44,10 @@ static const option table[] = {
      "slow, for tests"},
     {"--dtype", "NAME", KIND_STRING, STR(dtype), 0, 0, "auto",
      "auto, bf16 or f32; auto is bf16 where the machine multiplies it natively"},
+    {"--weights", "NAME", KIND_STRING, STR(weights), 0, 0, "auto",
+     "auto (as --dtype, or FP8 where the file is), or fp8: matrices of UNets and of language "
+     "models' "
+     "layers are rounded to FP8 (e4m3, a scale a row), which halves them on a GPU in bf16"},
     {"--threads", "N", KIND_INT, NUM(threads), 0, 1024, "0",
      "threads of the CPU that compute; 0 = one per core"},
     {"--isa", "NAME", KIND_STRING, STR(isa), 0, 0, "auto",
@@ -326,6 +330,7 @@ an_status an_options_parse(an_options *o, int argc, char **argv, bool *help, an_
                                            .threads = o->threads,
                                            .graphs = o->graphs};
     o->engine.dtype = o->dtype;
+    o->engine.weights = o->weights;
     o->engine.model_dirs = (const char *const *)o->models;
     return AN_OK;
 }

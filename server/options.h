@@ -21,7 +21,7 @@ typedef struct an_options {
     char public_url[512];  /* prefix of result links; "" = from the Host header */
     /* how */
     char device[512]; /* or several, with commas between */
-    char isa[32], gemm[32], graphs[8], dtype[16], log_level[16];
+    char isa[32], gemm[32], graphs[8], dtype[16], weights[16], log_level[16];
     int threads;
     an_engine_options engine; /* max_queue, max_batch, ... */
     /* HTTP limits */

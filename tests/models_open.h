@@ -34,15 +34,19 @@ static inline bool opened_ok(opened *f, an_status s, const char *what)
 
 /* Of the device that is opened next: what comes again is recorded ("auto") or not ("off"). */
 static const char *opened_graphs = "auto";
+/* What matrices are rounded to: AN_F8_E4M3; AN_DTYPE_COUNT: nothing but the model's dtype. */
+static an_dtype opened_weights = AN_DTYPE_COUNT;
 
 static inline bool opened_model(opened *f, const char *path, const char *device, an_dtype dtype,
                                 size_t arena)
 {
     an_device_options o = {.device = device, .threads = 2, .graphs = opened_graphs};
+    const an_dtype weights = opened_weights == AN_DTYPE_COUNT ? dtype : opened_weights;
     return opened_ok(f, an_device_open(&o, &f->device, &f->err), "device") &&
            opened_ok(f, an_checkpoint_open(path, &f->checkpoint, &f->err), "open") &&
            opened_ok(f,
-                     an_model_load(f->device, f->checkpoint, dtype, NULL, NULL, &f->model, &f->err),
+                     an_model_load(f->device, f->checkpoint, dtype, weights, NULL, NULL, &f->model,
+                                   &f->err),
                      "load") &&
            opened_ok(f, an_lane_open(f->device, arena, &f->lane, &f->err), "lane");
 }

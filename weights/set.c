@@ -223,7 +223,7 @@ bool an_weights_find(const an_weights *w, const char *name, an_tensor *out)
 
 static bool floating(an_dtype d)
 {
-    return d == AN_F32 || d == AN_F16 || d == AN_BF16 || d == AN_F64;
+    return d == AN_F32 || d == AN_F16 || d == AN_BF16 || d == AN_F64 || d == AN_F8_E4M3;
 }
 
 static an_status get(const an_weights *w, const char *name, int ndim, const int64_t *dim,
@@ -240,9 +240,9 @@ static an_status get(const an_weights *w, const char *name, int ndim, const int6
         return an_fail(err, AN_INVALID, "%s/%s: shape %s, expected %s", w->label, name,
                        an_shape_str(e->ndim, e->dim, have, sizeof have), want);
     if (!floating(e->dtype) && !(blocks && an_dtype_is_quant(e->dtype)))
-        return an_fail(err, AN_INVALID, "%s/%s: dtype %s, expected F32, F16, BF16 or F64%s",
-                       w->label, name, an_dtype_name(e->dtype),
-                       blocks ? " or a block format (Q4_0 ...)" : "");
+        return an_fail(err, AN_INVALID,
+                       "%s/%s: dtype %s, expected F32, F16, BF16, F64 or F8_E4M3%s", w->label, name,
+                       an_dtype_name(e->dtype), blocks ? " or a block format (Q4_0 ...)" : "");
     if (!resolve(w, e, out))
         return an_fail(err, AN_NO_MEMORY, "%s/%s: no memory for an aligned copy", w->label, name);
     return AN_OK;
@@ -277,10 +277,14 @@ an_status an_tensor_to_f32(const an_tensor *t, float *dst, an_error *err)
     case AN_F64:
         for (size_t i = 0; i < n; i++) dst[i] = (float)((const double *)t->data)[i];
         return AN_OK;
+    case AN_F8_E4M3:
+        for (size_t i = 0; i < n; i++) dst[i] = an_e4m3_to_f32(((const uint8_t *)t->data)[i]);
+        return AN_OK;
     default:
         if (an_dequantize(t->dtype, t->data, (int64_t)n, dst)) return AN_OK;
         return an_fail(err, AN_INVALID,
-                       "dtype %s cannot become F32; F32, F16, BF16, F64 and GGUF's blocks can",
+                       "dtype %s cannot become F32; F32, F16, BF16, F64, F8_E4M3 and GGUF's blocks "
+                       "can",
                        an_dtype_name(t->dtype));
     }
 }

@@ -132,4 +132,38 @@ static inline uint16_t an_f32_to_bf16(float f)
 float an_f16_to_f32(uint16_t h);
 uint16_t an_f32_to_f16(float f);
 
+/* FP8 as OCP's "OFP8" e4m3 and torch.float8_e4m3fn have it: a sign, 4 bits of exponent, 3 of
+ * fraction, no infinities; 0x7f and 0xff are NaN. */
+#define AN_E4M3_MAX 448.0f
+static inline float an_e4m3_to_f32(uint8_t code)
+{
+    const uint32_t sign = (uint32_t)(code & 0x80) << 24, rest = code & 0x7f;
+    uint32_t u = sign | ((rest << 20) + (120u << 23)); /* the exponents' biases: 7 and 127 */
+    float f;
+    if (rest < 8) { /* below 2^-6: so many times 2^-9 */
+        f = (float)rest * 0x1p-9f;
+        return sign ? -f : f;
+    }
+    if (rest == 0x7f) u = sign | 0x7fc00000u;
+    memcpy(&f, &u, 4);
+    return f;
+}
+/* Round to nearest even; what is larger than the largest (infinity too) becomes it; NaN stays NaN. */
+static inline uint8_t an_f32_to_e4m3(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    const uint8_t sign = (uint8_t)(u >> 24 & 0x80);
+    u &= 0x7fffffffu;
+    if (u > 0x7f800000u) return sign | 0x7f;
+    if (u >= 0x43e00000u) return sign | 0x7e; /* 448 */
+    if (u < 0x3c800000u) { /* below 2^-6: a sum whose last place is 2^-9 rounds for us */
+        const float sum = __builtin_fabsf(f) + 0x1p14f;
+        memcpy(&u, &sum, 4);
+        return (uint8_t)(sign | (u - 0x46800000u));
+    }
+    u += 0x7ffffu + (u >> 20 & 1u);
+    return (uint8_t)(sign | ((u >> 20) - (120u << 3)));
+}
+
 #endif

@@ -19,6 +19,7 @@ typedef struct an_engine an_engine;
 typedef struct an_engine_options {
     an_device_options device; /* or devices: an_devices_open */
     const char *dtype;       /* "auto", "f32", "bf16" */
+    const char *weights;     /* "auto" (as dtype; FP8 where the file is), "fp8"; NULL = auto */
     const char *const *model_dirs; /* NULL-terminated; every entry of each is a model */
     int max_queue;           /* jobs waiting, default 256 */
     int max_batch;           /* pictures that advance together in a tick, default 8 */

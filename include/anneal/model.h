@@ -106,8 +106,11 @@ typedef struct an_model an_model;
 /* Reads configs only. AN_INVALID names what is not supported (config key and value). */
 an_status an_model_probe(an_checkpoint *c, an_model_info *out, an_error *err);
 /* Loads and packs the weights. dtype F32 or BF16. The checkpoint may be closed afterwards. progress
- * (may be NULL) is called with 0..1. */
-an_status an_model_load(an_device *d, an_checkpoint *c, an_dtype dtype,
+ * (may be NULL) is called with 0..1.
+ * weights: dtype itself, or AN_F8_E4M3: the matrices of a language model's layers and of a UNet are
+ * rounded to FP8, a scale a row, but for those in GGUF's blocks, heads and routers. (What a device
+ * makes of FP8 is told at an_weight_scaled.) Matrices that are FP8 in the file stay so in any case. */
+an_status an_model_load(an_device *d, an_checkpoint *c, an_dtype dtype, an_dtype weights,
                         void (*progress)(void *ctx, double done), void *ctx, an_model **out,
                         an_error *err);
 void an_model_free(an_model *m);

@@ -178,6 +178,14 @@ typedef struct an_weight {
  * blocks' values with the activations rounded per block of 32 to 8 bits. */
 an_status an_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
                            const an_tensor *const *bias, an_weight **out, an_error *err);
+/* The same, where parts of F8_E4M3 have scales: row j of part i is worth its numbers times
+ * scale[i][j] (host [n_i]). scale[i] may be NULL (ones; it must be for other dtypes), scale itself
+ * too. A GPU keeps such parts of BF16 weights as they are, one byte a number, and multiplies the
+ * product's sums by the scales; everywhere else numbers times scales are rounded to `dtype`. Not
+ * together with block formats. */
+an_status an_weight_scaled(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
+                           const float *const *scale, const an_tensor *const *bias,
+                           an_weight **out, an_error *err);
 /* w [n, k, kh, kw] as checkpoints have it, bias [n] or NULL. */
 an_status an_weight_conv(an_device *d, an_dtype dtype, const an_tensor *w, const an_tensor *bias,
                          an_weight **out, an_error *err);

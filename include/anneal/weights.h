@@ -26,7 +26,7 @@ const char *an_weights_name(const an_weights *w, int i); /* in file order */
 const char *an_weights_path(const an_weights *w);        /* for messages */
 /* A view of tensor `name`; false if there is none. */
 bool an_weights_find(const an_weights *w, const char *name, an_tensor *out);
-/* The contract: exactly this name and shape, and a floating dtype (F32, F16, BF16, F64); or an error
+/* The contract: exactly this name and shape, and a floating dtype (F32, F16, BF16, F64, F8_E4M3); or an error
  * like `unet/conv_in.weight: shape [320,9,3,3], expected [320,4,3,3]`, where the part before the
  * slash is the label of the set. */
 an_status an_weights_get(const an_weights *w, const char *name, int ndim, const int64_t *dim,

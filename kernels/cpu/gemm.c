@@ -155,7 +155,8 @@ an_status an_cpu_conv2d(an_lane *l, const an_conv_args *a)
 /* ---------------------------------------------------------------- weights */
 
 static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
-                      const an_tensor *const *bias, an_weight *out, an_error *err)
+                      const float *const *scale, const an_tensor *const *bias, an_weight *out,
+                      an_error *err)
 {
     an_isa isa = d->isa;
     const an_gemm_kernel *kernel = an_gemm_kernel_of(isa, dtype);
@@ -164,9 +165,10 @@ static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor
         return an_fail(err, AN_INVALID, "weights as %s: the CPU computes in F32 and BF16",
                        an_dtype_name(dtype));
     an_gemm_weight *packed = NULL;
-    an_status s = out->blocks ? an_quant_pack(kernel, an_quant_kernel_of(d->isa), d->pool, n_parts,
-                                              w, bias, &packed, err)
-                              : an_gemm_pack(kernel, d->pool, n_parts, w, bias, &packed, err);
+    an_status s = out->blocks
+                      ? an_quant_pack(kernel, an_quant_kernel_of(d->isa), d->pool, n_parts, w, bias,
+                                      &packed, err)
+                      : an_gemm_pack(kernel, d->pool, n_parts, w, scale, bias, &packed, err);
     if (s) return s;
     out->impl = packed;
     out->bytes = packed->bytes;
@@ -175,18 +177,20 @@ static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor
 }
 
 an_status an_cpu_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
-                               const an_tensor *const *bias, an_weight *out, an_error *err)
+                               const float *const *scale, const an_tensor *const *bias,
+                               an_weight *out, an_error *err)
 {
 #ifdef AN_ONEDNN
-    if (d->onednn && !out->blocks) return an_onednn_weight(d, dtype, n_parts, w, bias, out, err);
+    if (d->onednn && !out->blocks)
+        return an_onednn_weight(d, dtype, n_parts, w, scale, bias, out, err);
 #endif
-    return pack(d, dtype, n_parts, w, bias, out, err);
+    return pack(d, dtype, n_parts, w, scale, bias, out, err);
 }
 
 an_status an_cpu_weight_conv(an_device *d, an_dtype dtype, const an_tensor *w,
                              const an_tensor *bias, an_weight *out, an_error *err)
 {
-    return an_cpu_weight_linear(d, dtype, 1, &w, bias ? &bias : NULL, out, err);
+    return an_cpu_weight_linear(d, dtype, 1, &w, NULL, bias ? &bias : NULL, out, err);
 }
 
 void an_cpu_weight_free(an_weight *w)

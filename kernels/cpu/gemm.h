@@ -21,7 +21,8 @@
 
 /* The backend's functions; contracts in backend.h. */
 an_status an_cpu_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
-                               const an_tensor *const *bias, an_weight *out, an_error *err);
+                               const float *const *scale, const an_tensor *const *bias,
+                               an_weight *out, an_error *err);
 an_status an_cpu_weight_conv(an_device *d, an_dtype dtype, const an_tensor *w,
                              const an_tensor *bias, an_weight *out, an_error *err);
 void an_cpu_weight_free(an_weight *w);
@@ -63,18 +64,18 @@ extern const an_gemm_kernel an_gemm_generic[2], an_gemm_avx2[2], an_gemm_avx512[
 /* A packed weight: panels [ceil(n/nr)][k padded / pair][nr][pair], zeros beyond n and k. */
 typedef struct an_gemm_weight {
     const an_gemm_kernel *kernel;
-    int64_t n, k;  /* k = kh * kw * channels, in this order */
-    int64_t panel; /* elements of one panel */
-    void *data;    /* 64-byte aligned */
-    float *bias;   /* [n rounded up to nr], zeros without bias */
+    int64_t n, k;                  /* k = kh * kw * channels, in this order */
+    int64_t panel;                 /* elements of one panel */
+    void *data;                    /* 64-byte aligned */
+    float *bias;                   /* [n rounded up to nr], zeros without bias */
     struct an_quant_weight *quant; /* weights in blocks (quant.h): then there are no panels here */
     size_t bytes;
 } an_gemm_weight;
 
 /* w: parts [n_i, k] or one [n, c, kh, kw]; pool may be NULL. */
 an_status an_gemm_pack(const an_gemm_kernel *kernel, an_pool *pool, int n_parts,
-                       const an_tensor *const *w, const an_tensor *const *bias,
-                       an_gemm_weight **out, an_error *err);
+                       const an_tensor *const *w, const float *const *scale,
+                       const an_tensor *const *bias, an_gemm_weight **out, an_error *err);
 void an_gemm_weight_free(an_gemm_weight *w);
 
 /* Everything a task reads; y[m, j] = act(A[m, :] . B[:, j] + bias[j] + row_bias) + residual. */

@@ -37,7 +37,7 @@ static bool check_kernel(const an_gemm_kernel *kernel, check *c)
     an_tensor w = an_tensor_2d(c->w, AN_F32, N, K), bias = an_tensor_1d(c->bias, AN_F32, N);
     const an_tensor *ws = &w, *biases = &bias;
     an_gemm_weight *packed;
-    if (an_gemm_pack(kernel, NULL, 1, &ws, &biases, &packed, NULL)) return false;
+    if (an_gemm_pack(kernel, NULL, 1, &ws, NULL, &biases, &packed, NULL)) return false;
     void *scratch = aligned_alloc(64, (kernel->scratch + 63) / 64 * 64);
     an_gemm_args a = {.x = an_tensor_2d(c->x, AN_F32, M, K), .y = an_tensor_2d(c->y, AN_F32, M, N)};
     if (scratch) {

@@ -7,15 +7,16 @@ typedef struct packing {
     an_gemm_weight *out;
     int n_parts;
     const an_tensor *const *w;
-    int64_t c, taps; /* k = taps * c in the panel; [c][taps] in the checkpoint */
+    const float *const *scale; /* of FP8 parts' rows; NULL, or NULLs in it: none */
+    int64_t c, taps;           /* k = taps * c in the panel; [c][taps] in the checkpoint */
 } packing;
 
 /* The part and the row in it that column n of the stacked matrix is. */
-static const an_tensor *part_of(const packing *p, int64_t *n)
+static int part_of(const packing *p, int64_t *n)
 {
     int i = 0;
     while (i < p->n_parts - 1 && *n >= p->w[i]->dim[0]) *n -= p->w[i++]->dim[0];
-    return p->w[i];
+    return i;
 }
 
 #define CHUNK 4096 /* floats on the stack; a filter of at most 64 x 64 fits */
@@ -51,9 +52,12 @@ static void pack_panel(void *ctx, int64_t panel, int worker)
         int64_t n = p->c - c < step ? p->c - c : step;
         for (int64_t j = 0; j < nr && panel * nr + j < p->out->n; j++) {
             int64_t row = panel * nr + j;
-            const an_tensor *t = part_of(p, &row);
+            const int part = part_of(p, &row);
+            const an_tensor *t = p->w[part];
             size_t at = (size_t)((row * p->c + c) * p->taps) * an_dtype_size(t->dtype);
             an_convert(line, AN_F32, (const char *)t->data + at, t->dtype, n * p->taps);
+            if (p->scale && p->scale[part])
+                for (int64_t i = 0; i < n * p->taps; i++) line[i] *= p->scale[part][row];
             scatter(p, panel, j, c, n, line);
         }
     }
@@ -82,13 +86,14 @@ static an_status allocate(an_gemm_weight *w, an_error *err)
 }
 
 an_status an_gemm_pack(const an_gemm_kernel *kernel, an_pool *pool, int n_parts,
-                       const an_tensor *const *w, const an_tensor *const *bias,
-                       an_gemm_weight **out, an_error *err)
+                       const an_tensor *const *w, const float *const *scale,
+                       const an_tensor *const *bias, an_gemm_weight **out, an_error *err)
 {
     *out = NULL;
     an_gemm_weight *g = calloc(1, sizeof *g);
     if (!g) return an_fail(err, AN_NO_MEMORY, "no memory for a weight");
-    packing p = {.out = g, .n_parts = n_parts, .w = w, .c = w[0]->dim[1], .taps = 1};
+    packing p = {
+        .out = g, .n_parts = n_parts, .w = w, .scale = scale, .c = w[0]->dim[1], .taps = 1};
     if (w[0]->ndim == 4) p.taps = w[0]->dim[2] * w[0]->dim[3];
     g->kernel = kernel;
     g->k = p.c * p.taps;

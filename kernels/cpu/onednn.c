@@ -136,7 +136,8 @@ static void *aligned(size_t bytes)
 }
 
 an_status an_onednn_weight(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
-                           const an_tensor *const *bias, an_weight *out, an_error *err)
+                           const float *const *scale, const an_tensor *const *bias, an_weight *out,
+                           an_error *err)
 {
     size_t row = 0, bytes = 0;
     int64_t per_row = out->k * out->kh * out->kw;
@@ -172,6 +173,8 @@ an_status an_onednn_weight(an_device *d, an_dtype dtype, int n_parts, const an_t
         for (int64_t r = 0; r < w[i]->dim[0]; r++, to += row) {
             an_convert(line, AN_F32, (const char *)w[i]->data + (size_t)r * from, w[i]->dtype,
                        per_row);
+            if (scale && scale[i])
+                for (int64_t j = 0; j < per_row; j++) line[j] *= scale[i][r];
             if (dtype == AN_BF16) { /* rounded, wherever it is computed */
                 an_convert(half, AN_BF16, line, AN_F32, per_row);
                 an_convert(line, AN_F32, half, AN_BF16, per_row);

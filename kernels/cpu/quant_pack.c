@@ -129,7 +129,7 @@ static an_status pack_part(const an_gemm_kernel *plain, an_pool *pool, const an_
 {
     an_quant_part *part = &g->quant->part[i];
     if (!an_dtype_is_quant(w->dtype)) {
-        an_status s = an_gemm_pack(plain, pool, 1, &w, NULL, &part->plain, err);
+        an_status s = an_gemm_pack(plain, pool, 1, &w, NULL, NULL, &part->plain, err);
         if (!s) g->bytes += part->plain->bytes;
         return s;
     }

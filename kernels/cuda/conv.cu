@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     tile_columns<S> columns(a.w, n0, false);
     float acc[S::MF][S::NF][4];
     tile_product<S>(acc, rows, columns, a.w.pitch / S::BK, shared);
-    tile_finish<S>(acc, a.out, a.w.n, m0, end, n0);
+    tile_finish<S>(acc, a.out, a.w, m0, end, n0);
 }
 
 extern "C" int GPU(conv)(const gpu_conv *a, gpu_stream stream)

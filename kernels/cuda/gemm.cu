@@ -13,11 +13,14 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS)
     tile_columns<S> columns(a.w, n0, a.out.act >= GPU_ACT_GEGLU);
     float acc[S::MF][S::NF][4];
     tile_product<S>(acc, rows, columns, a.w.pitch / S::BK, shared);
-    tile_finish<S>(acc, a.out, a.w.n, m0, end, n0);
+    tile_finish<S>(acc, a.out, a.w, m0, end, n0);
 }
 
 extern "C" int GPU(gemm)(const gpu_gemm *a, gpu_stream stream)
 {
-    TILE_DISPATCH(gemm_kernel, *a, a->rows, stream);
+    if (a->w.dtype == GPU_E4M3)
+        TILE_DISPATCH_E4M3(gemm_kernel, *a, a->rows, stream);
+    else
+        TILE_DISPATCH(gemm_kernel, *a, a->rows, stream);
     return (int)cudaGetLastError();
 }

@@ -273,6 +273,28 @@ PRIM int dp4a(int a, int b, int c)
     return __dp4a(a, b, c);
 }
 
+/* Four numbers of e4m3 as bf16, exactly: bytes 1 and 3 of `codes` in r[0], 0 and 2 in r[1], the
+ * lower byte low. The codes of NaN come out as 480 and -480.
+ * A code's exponent and fraction moved to bf16's places are 2^-120 of its worth, numbers without
+ * the leading one included. (sm_89 has cvt.rn.f16x2.e4m3x2, but from f16 to bf16 the way is longer
+ * than this.) */
+PRIM void e4m3_bf16(uint32_t (&r)[2], uint32_t codes)
+{
+    const uint32_t even = codes << 8;
+    const uint32_t small[2] = {(codes & 0x80008000u) | (codes >> 4 & 0x07f007f0u),
+                               (even & 0x80008000u) | (even >> 4 & 0x07f007f0u)};
+    const uint32_t factor = 0x7b807b80u; /* 2^120 */
+    bf162 f;
+    memcpy(&f, &factor, 4);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        bf162 v;
+        memcpy(&v, &small[i], 4);
+        v = __hmul2(v, f);
+        memcpy(&r[i], &v, 4);
+    }
+}
+
 PRIM uint32_t pack_bf16(float low, float high)
 {
     const bf162 v = __floats2bfloat162_rn(low, high);

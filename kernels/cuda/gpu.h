@@ -41,8 +41,8 @@ typedef struct CUstream_st *gpu_stream; /* cudaStream_t */
 /* What this thread has launched, and copied from the host, since it began (backend.c). */
 extern __thread uint64_t GPU(launched), GPU(copied);
 
-/* Element types of activations, numbered as an_dtype. */
-enum { GPU_F32 = 0, GPU_BF16 = 1 };
+/* Element types of activations, numbered as an_dtype; and of weights, that too. */
+enum { GPU_F32 = 0, GPU_BF16 = 1, GPU_E4M3 = 10 };
 
 /* GGUF's block formats, numbered as an_dtype. */
 enum {
@@ -186,13 +186,19 @@ int GPU(sampler_step)(const gpu_step_row *rows, gpu_step_facts *facts, int n, in
 
 /* A packed weight, [n][pitch] elements of dtype, pitch a multiple of 128 bytes. A row of a matrix
  * has its k values, then zeros; a row of a convolution has (ky, kx, channel), channels padded with
- * zeros to 16 bytes. */
+ * zeros to 16 bytes.
+ *
+ * FP8 (e4m3, no convolutions): a row is multiplied by scale[row] after it was summed; a code of NaN
+ * is one that never comes out, since its row's scale is NaN. The pitch is a multiple of 64 bytes.
+ * 16 values of k lie as an mma wants them: byte 4t + i of 16 is value GPU_E4M3_PLACE(t, i). */
 typedef struct gpu_matrix {
     const void *w;
-    int dtype; /* GPU_F32: plain FMA; GPU_BF16: tensor cores */
+    int dtype; /* GPU_F32: plain FMA; GPU_BF16, GPU_E4M3: tensor cores */
     int n;
-    int pitch; /* elements */
+    int pitch;          /* elements */
+    const float *scale; /* of GPU_E4M3: [n] */
 } gpu_matrix;
+#define GPU_E4M3_PLACE(t, i) (2 * (t) + ((i)&1 ? 0 : 8) + ((i) >> 1))
 
 /* What becomes of the sums, y[m, j] = act(sum + bias[j] + row_bias[m / row_pixels, j]) +
  * residual[m, j]. For the gated activations y has n/2 columns, j and n/2 + j of the weight. */

@@ -122,7 +122,8 @@ an_status GPU(checked)(int cuda_error, const char *what, an_error *err);
 
 /* matrix.c */
 an_status GPU(weight_linear)(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
-                             const an_tensor *const *bias, an_weight *out, an_error *err);
+                             const float *const *scale, const an_tensor *const *bias,
+                             an_weight *out, an_error *err);
 an_status GPU(weight_conv)(an_device *d, an_dtype dtype, const an_tensor *w, const an_tensor *bias,
                            an_weight *out, an_error *err);
 void GPU(weight_free)(an_weight *w);

@@ -5,7 +5,8 @@
  * so that the eight rows that an ldmatrix reads are in eight different groups of banks. Who calls
  * gives a loader for the rows of x (gemm.cu, conv.cu); the weight's rows are loaded here. bf16 goes
  * through the tensor cores, f32 through FMAs; both leave their sums where mma does, so there is one
- * epilogue.
+ * epilogue. Weights in FP8 (e4m3) stay so in shared memory, half as much of it, and become bf16 in
+ * registers; a sum meets its row's scale when it is complete.
  *
  * Why bytes do not depend on the batch, nor on the tile's shape: a sum is one chain over k in
  * order, 16 values of k an mma (one an FMA), begun at zero. Zeros past the end of k add nothing.
@@ -15,16 +16,24 @@
 
 #include "act.cuh"
 
+/* A number of the weight in FP8; four of them are e4m3_bf16's. */
+struct e4m3 {
+    uint8_t code;
+};
+
 /* Blocks: as many of them a multiprocessor should hold, which is the budget of registers. */
-template <class Element, int M, int N, int WarpsM, int WarpsN, int Stages, int Blocks>
+template <class Element, int M, int N, int WarpsM, int WarpsN, int Stages, int Blocks,
+          class Weight = Element>
 struct tile_shape {
-    typedef Element T;
+    typedef Element T; /* of x, and of what is multiplied */
+    typedef Weight W;
     static constexpr int BM = M, BN = N, WARPS_N = WarpsN, STAGES = Stages, BLOCKS = Blocks;
     static constexpr int THREADS = 32 * WarpsM * WarpsN;
-    static constexpr int MF = M / WarpsM / 16, NF = N / WarpsN / 8;      /* 16x8 sums of a warp */
-    static constexpr int PIECE = 16 / (int)sizeof(T), BK = 8 * PIECE;    /* elements */
-    static constexpr int PASS = THREADS / 8;                             /* rows loaded at a time */
-    static constexpr int STAGE = (M + N) * 128, SHARED = Stages * STAGE; /* bytes */
+    static constexpr int MF = M / WarpsM / 16, NF = N / WarpsN / 8;   /* 16x8 sums of a warp */
+    static constexpr int PIECE = 16 / (int)sizeof(T), BK = 8 * PIECE; /* elements */
+    static constexpr int PASS = THREADS / 8;                          /* rows loaded at a time */
+    static constexpr int STAGE = M * 128 + N * BK * (int)sizeof(W),
+                         SHARED = Stages * STAGE; /* bytes */
 };
 
 PRIM char *tile_at(char *tile, int row, int piece)
@@ -91,7 +100,7 @@ PRIM int weight_row(int column, int n, bool gated)
     return gated ? (column >> 1) + (column & 1) * (n >> 1) : column;
 }
 
-template <class S> struct tile_columns {
+template <class S, class W = typename S::W> struct tile_columns {
     static constexpr int N = S::BN / S::PASS;
     const typename S::T *w;
     int piece[N]; /* the next one of each row, counted from w; -1: no such row */
@@ -114,6 +123,39 @@ template <class S> struct tile_columns {
             cp_async16(tile_at(tile, (int)threadIdx.x / 8 + i * S::PASS, threadIdx.x & 7),
                        w + (there ? (size_t)piece[i] * S::PIECE : 0), there);
             if (there) piece[i] += 8;
+        }
+    }
+};
+
+/* FP8: a row's 64 bytes, four pieces; two rows share a line, so that the same piece of eight rows
+ * is in eight groups of banks. */
+PRIM char *e4m3_at(char *tile, int row, int piece)
+{
+    return tile + (row >> 1) * 128 + ((((row & 1) << 2 | piece) ^ (row >> 1 & 3)) << 4);
+}
+
+template <class S> struct tile_columns<S, e4m3> {
+    static constexpr int PASS = S::THREADS / 4, N = S::BN / PASS;
+    const e4m3 *w;
+    int piece[N];
+
+    __device__ tile_columns(const gpu_matrix &m, int first, bool gated) : w((const e4m3 *)m.w)
+    {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const int column = first + (int)threadIdx.x / 4 + i * PASS;
+            const int row = weight_row(column, m.n, gated);
+            piece[i] = column < m.n ? row * (m.pitch / 16) + (int)(threadIdx.x & 3) : -1;
+        }
+    }
+    __device__ void load(char *tile)
+    {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const bool there = piece[i] >= 0;
+            cp_async16(e4m3_at(tile, (int)threadIdx.x / 4 + i * PASS, threadIdx.x & 3),
+                       w + (there ? (size_t)piece[i] * 16 : 0), there);
+            if (there) piece[i] += 4;
         }
     }
 };
@@ -145,6 +187,36 @@ PRIM void multiply(float (&acc)[S::MF][S::NF][4], char *a, int m, char *b, int n
             fb[j][1] = two[j / 2][j % 2 * 2 + 1];
         }
         mma_bf16_tile(acc, fa, fb);
+    }
+}
+
+/* The same with a weight in FP8: a matrix that ldmatrix reads is 8 columns and 16 values of k, of
+ * which a thread gets the four that an mma wants of it. */
+template <class S>
+PRIM void multiply(float (&acc)[S::MF][S::NF][4], char *a, int m, char *b, int n, e4m3)
+{
+    const int lane = (int)threadIdx.x & 31;
+#pragma unroll 1 /* unrolled, it takes more registers than there are */
+    for (int half = 0; half < 2; half++) {
+        const void *from_b[S::NF / 2];
+        uint32_t codes[S::NF / 2][4];
+#pragma unroll
+        for (int j = 0; j < S::NF / 2; j++)
+            from_b[j] =
+                e4m3_at(b, n + j * 16 + (lane & 7) + (lane >> 4) * 8, half * 2 + ((lane >> 3) & 1));
+        ldmatrix_x4_n(codes, from_b);
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            const void *from_a[S::MF];
+            uint32_t fa[S::MF][4], fb[S::NF][2];
+#pragma unroll
+            for (int i = 0; i < S::MF; i++)
+                from_a[i] = tile_at(a, m + i * 16 + (lane & 15), (half * 2 + k) * 2 + (lane >> 4));
+            ldmatrix_x4_n(fa, from_a);
+#pragma unroll
+            for (int j = 0; j < S::NF; j++) e4m3_bf16(fb[j], codes[j / 2][j % 2 * 2 + k]);
+            mma_bf16_tile(acc, fa, fb);
+        }
     }
 }
 
@@ -202,7 +274,7 @@ PRIM void tile_product(float (&acc)[S::MF][S::NF][4], Rows &rows, tile_columns<S
         }
         cp_async_commit();
         char *const tile = ring + at * S::STAGE;
-        multiply<S>(acc, tile, m, tile + S::BM * 128, n, typename S::T());
+        multiply<S>(acc, tile, m, tile + S::BM * 128, n, typename S::W());
         at = at + 1 < S::STAGES ? at + 1 : 0;
         next = next + 1 < S::STAGES ? next + 1 : 0;
     }
@@ -249,12 +321,28 @@ PRIM void finish_pair(const gpu_out &o, int n, int m, int c, float v0, float v1)
     if (two) put_at(o.y, o.y_dtype, at + 1, v1);
 }
 
-/* The block's sums, of which the first lies at row m0 and column n0 of a product of `end` rows and
- * n columns. */
-template <class S>
-PRIM void tile_finish(const float (&acc)[S::MF][S::NF][4], const gpu_out &o, int n, int m0, int end,
-                      int n0)
+/* The sum of a column, as the weight's row is worth it. */
+PRIM float tile_scaled(float sum, const gpu_matrix &, int, bool, bf16)
 {
+    return sum;
+}
+PRIM float tile_scaled(float sum, const gpu_matrix &, int, bool, float)
+{
+    return sum;
+}
+PRIM float tile_scaled(float sum, const gpu_matrix &w, int column, bool gated, e4m3)
+{
+    return column < w.n ? __fmul_rn(sum, w.scale[weight_row(column, w.n, gated)]) : 0.0f;
+}
+
+/* The block's sums, of which the first lies at row m0 and column n0 of a product of `end` rows and
+ * w.n columns. */
+template <class S>
+PRIM void tile_finish(const float (&acc)[S::MF][S::NF][4], const gpu_out &o, const gpu_matrix &w,
+                      int m0, int end, int n0)
+{
+    const bool gated = o.act >= GPU_ACT_GEGLU;
+    const typename S::W kind = {};
     const int warp = (int)threadIdx.x >> 5, lane = (int)threadIdx.x & 31;
     const int m = m0 + warp / S::WARPS_N * S::MF * 16 + (lane >> 2);
     const int c = n0 + warp % S::WARPS_N * S::NF * 8 + (lane & 3) * 2;
@@ -262,20 +350,27 @@ PRIM void tile_finish(const float (&acc)[S::MF][S::NF][4], const gpu_out &o, int
     for (int i = 0; i < 2 * S::MF; i++)
 #pragma unroll
         for (int j = 0; j < S::NF; j++)
-            if (m + i * 8 < end && c + j * 8 < n)
-                finish_pair(o, n, m + i * 8, c + j * 8, acc[i / 2][j][i % 2 * 2],
-                            acc[i / 2][j][i % 2 * 2 + 1]);
+            if (m + i * 8 < end && c + j * 8 < w.n)
+                finish_pair(
+                    o, w.n, m + i * 8, c + j * 8,
+                    tile_scaled(acc[i / 2][j][i % 2 * 2], w, c + j * 8, gated, kind),
+                    tile_scaled(acc[i / 2][j][i % 2 * 2 + 1], w, c + j * 8 + 1, gated, kind));
 }
 
 /* ---------------------------------------------------------------- shapes */
 
 /* Registers, at most, in gemm.cu and conv.cu: */
-typedef tile_shape<bf16, 16, 32, 1, 2, 6, 8> tile_16x32;      /* 80 */
-typedef tile_shape<bf16, 64, 32, 2, 2, 4, 5> tile_64x32;      /* 96 */
-typedef tile_shape<bf16, 64, 64, 2, 2, 3, 4> tile_64x64;      /* 128 */
-typedef tile_shape<bf16, 128, 128, 2, 4, 3, 2> tile_128x128;  /* 128 */
-typedef tile_shape<float, 64, 32, 2, 2, 4, 4> tile_64x32_f32; /* 128 */
-typedef tile_shape<float, 64, 64, 2, 2, 3, 2> tile_64x64_f32; /* 216 */
+typedef tile_shape<bf16, 16, 32, 1, 2, 6, 8> tile_16x32;            /* 80 */
+typedef tile_shape<bf16, 64, 32, 2, 2, 4, 5> tile_64x32;            /* 96 */
+typedef tile_shape<bf16, 64, 64, 2, 2, 3, 4> tile_64x64;            /* 128 */
+typedef tile_shape<bf16, 128, 128, 2, 4, 3, 2> tile_128x128;        /* 128 */
+typedef tile_shape<bf16, 16, 32, 1, 2, 6, 8, e4m3> tile_16x32_e4m3; /* 56 */
+typedef tile_shape<bf16, 64, 32, 2, 2, 4, 5, e4m3> tile_64x32_e4m3; /* 72 */
+typedef tile_shape<bf16, 64, 64, 2, 2, 3, 4, e4m3> tile_64x64_e4m3; /* 96 */
+/* codes beside the sums of 128x128 do not fit into registers */
+typedef tile_shape<bf16, 128, 64, 4, 2, 3, 2, e4m3> tile_128x64_e4m3; /* 96 */
+typedef tile_shape<float, 64, 32, 2, 2, 4, 4> tile_64x32_f32;         /* 128 */
+typedef tile_shape<float, 64, 64, 2, 2, 3, 2> tile_64x64_f32;         /* 216 */
 
 /* Few rows: as little padding as an mma allows. Few columns, or a small rest of them: narrow. Large
  * tiles where they still give every multiprocessor one. */
@@ -283,7 +378,7 @@ static inline int tile_choose(int wanted, int dtype, int64_t rows, int n)
 {
     if (wanted != GPU_TILE_AUTO) return wanted;
     const bool narrow = n <= 32 || (n < 256 && n % 64 > 0 && n % 64 <= 32);
-    if (dtype == GPU_BF16) {
+    if (dtype != GPU_F32) {
         if (rows <= 16) return GPU_TILE_16x32;
         if (!narrow && rows >= 128 && (n % 128 == 0 || n > 256) &&
             (rows + 127) / 128 * ((n + 127) / 128) >= 108)
@@ -326,6 +421,25 @@ static inline int tile_choose(int wanted, int dtype, int64_t rows, int n)
                 TILE_LAUNCH(kernel, tile_64x64_f32, args, rows, n_, stream);                       \
             else                                                                                   \
                 TILE_LAUNCH(kernel, tile_64x64, args, rows, n_, stream);                           \
+        }                                                                                          \
+    } while (0)
+
+/* The same for weights in FP8, which only products have. */
+#define TILE_DISPATCH_E4M3(kernel, args, rows, stream)                                             \
+    do {                                                                                           \
+        const int n_ = (args).w.n;                                                                 \
+        switch (tile_choose((args).tile, GPU_E4M3, (rows), n_)) {                                  \
+        case GPU_TILE_16x32:                                                                       \
+            TILE_LAUNCH(kernel, tile_16x32_e4m3, args, rows, n_, stream);                          \
+            break;                                                                                 \
+        case GPU_TILE_64x32:                                                                       \
+            TILE_LAUNCH(kernel, tile_64x32_e4m3, args, rows, n_, stream);                          \
+            break;                                                                                 \
+        case GPU_TILE_128x128:                                                                     \
+            TILE_LAUNCH(kernel, tile_128x64_e4m3, args, rows, n_, stream);                         \
+            break;                                                                                 \
+        default:                                                                                   \
+            TILE_LAUNCH(kernel, tile_64x64_e4m3, args, rows, n_, stream);                          \
         }                                                                                          \
     } while (0)
 

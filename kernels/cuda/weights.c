@@ -1,9 +1,10 @@
 /* weights.c: weights from the host's tensors to the device, in the layouts of gpu.h. Floating parts
- * are rounded to the activations' dtype; no number of a block changes. A few megabytes at a time
- * are laid out on the host and copied. */
+ * are rounded to the activations' dtype; no number of a block changes, none of FP8 beside BF16. A
+ * few megabytes at a time are laid out on the host and copied. */
 #include "cuda/matrix.h"
 #include "block.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #define CHUNK ((size_t)8 << 20) /* bytes laid out at a time, about */
@@ -16,14 +17,22 @@ static int64_t round_up(int64_t v, int64_t by)
 /* ---------------------------------------------------------------- floating parts */
 
 /* Row `row` of the stacked tensors: which tensor, and its row there. */
-static const an_tensor *stacked(const an_tensor *const *w, int64_t *row)
+static int stacked(const an_tensor *const *w, int64_t *row)
 {
-    while (*row >= w[0]->dim[0]) *row -= (*w++)->dim[0];
-    return w[0];
+    int i = 0;
+    while (*row >= w[i]->dim[0]) *row -= w[i++]->dim[0];
+    return i;
+}
+
+/* What row `row` of a tensor is multiplied by: FP8's scale. */
+static float scale_of(const float *const *scale, int tensor, int64_t row)
+{
+    return scale && scale[tensor] ? scale[tensor][row] : 1.0f;
 }
 
 typedef struct plain_job {
     const an_tensor *const *w;
+    const float *const *scale;
     an_dtype dtype;
     int64_t k, taps, channels; /* k: channels of the checkpoint; channels: padded */
     int64_t pitch, first;      /* row of the chunk's first */
@@ -37,12 +46,16 @@ static void plain_row(void *ctx, int64_t task, int worker)
     const plain_job *j = ctx;
     const int64_t count = j->k * j->taps;
     int64_t row = j->first + task;
-    const an_tensor *t = stacked(j->w, &row);
+    const int which = stacked(j->w, &row);
+    const an_tensor *t = j->w[which];
+    const float scale = scale_of(j->scale, which, row);
     const size_t size = an_dtype_size(j->dtype);
     char *to = j->to + (size_t)(task * j->pitch) * size;
     float *v = j->room + worker * count;
     an_convert(v, AN_F32, (const char *)t->data + (size_t)(row * count) * an_dtype_size(t->dtype),
                t->dtype, count);
+    if (t->dtype == AN_F8_E4M3)
+        for (int64_t i = 0; i < count; i++) v[i] *= scale;
     memset(to, 0, (size_t)j->pitch * size);
     if (j->taps == 1) {
         an_convert(to, j->dtype, v, AN_F32, count);
@@ -62,35 +75,73 @@ static void run_tasks(an_device *d, int64_t tasks, void (*task)(void *, int64_t,
         for (int64_t i = 0; i < tasks; i++) task(ctx, i, 0);
 }
 
-/* w: tensors stacked to part->n rows of k channels and `taps` places in a filter. */
-static an_status pack_plain(an_device *d, an_dtype dtype, const an_tensor *const *w, int64_t k,
-                            int64_t taps, gpu_part *part, size_t *bytes, an_error *err)
+/* Task: a row of the chunk in FP8, as gpu_matrix says; no number changes. */
+static void e4m3_row(void *ctx, int64_t task, int worker)
+{
+    (void)worker;
+    const plain_job *j = ctx;
+    int64_t row = j->first + task;
+    const an_tensor *t = j->w[stacked(j->w, &row)];
+    const uint8_t *from = (const uint8_t *)t->data + (size_t)row * (size_t)j->k;
+    uint8_t *to = (uint8_t *)j->to + (size_t)(task * j->pitch);
+    for (int64_t i = 0; i < j->pitch; i++) {
+        const int64_t k = i / 16 * 16 + GPU_E4M3_PLACE((int)(i % 16) / 4, (int)(i % 4));
+        to[i] = k < j->k ? from[k] : 0;
+    }
+}
+
+/* Scales of rows in FP8: device [part->n]. Behind the codes, in the same memory. */
+static an_status e4m3_scales(an_device *d, const plain_job *j, gpu_part *part, size_t at,
+                             an_error *err)
+{
+    float *v = malloc((size_t)part->n * sizeof *v);
+    if (!v) return an_fail(err, AN_NO_MEMORY, "no memory to pack a weight");
+    for (int64_t i = 0; i < part->n; i++) {
+        int64_t row = i;
+        const int which = stacked(j->w, &row);
+        const uint8_t *code = (const uint8_t *)j->w[which]->data + (size_t)row * (size_t)j->k;
+        v[i] = scale_of(j->scale, which, row);
+        for (int64_t k = 0; k < j->k; k++)
+            if ((code[k] & 0x7f) == 0x7f) v[i] = NAN;
+    }
+    char *to = (char *)part->memory + at;
+    an_status s = GPU(write)(d, to, v, (size_t)part->n * sizeof *v, err);
+    part->plain.scale = (const float *)(const void *)to;
+    free(v);
+    return s;
+}
+
+/* w: tensors stacked to part->n rows of k channels and `taps` places in a filter; dtype: how they
+ * are kept. */
+static an_status pack_plain(an_device *d, an_dtype dtype, const an_tensor *const *w,
+                            const float *const *scale, int64_t k, int64_t taps, gpu_part *part,
+                            size_t *bytes, an_error *err)
 {
     const int64_t size = (int64_t)an_dtype_size(dtype), piece = 16 / size;
-    plain_job j = {.w = w, .dtype = dtype, .k = k, .taps = taps};
+    const bool fp8 = dtype == AN_F8_E4M3;
+    plain_job j = {.w = w, .scale = scale, .dtype = dtype, .k = k, .taps = taps};
     j.channels = taps == 1 ? k : round_up(k, piece);
-    j.pitch = round_up(j.channels * taps, 8 * piece);
-    size_t row, total;
+    j.pitch = round_up(j.channels * taps, fp8 ? 64 : 8 * piece);
+    size_t row, total, scales = fp8 ? (size_t)part->n * sizeof(float) : 0;
     if (!an_mul_size((size_t)j.pitch, (size_t)size, &row) ||
         !an_mul_size(row, (size_t)part->n, &total) || total / 16 > INT32_MAX)
         return an_fail(err, AN_TOO_LARGE, "a weight of %d x %lld is too large for a GPU", part->n,
                        (long long)(k * taps));
-    an_status s = GPU(alloc)(d, total, &part->memory, err);
+    an_status s = GPU(alloc)(d, total + scales, &part->memory, err);
     if (s) return s;
-    *bytes += total;
-    part->plain = (gpu_matrix){.w = part->memory,
-                               .dtype = (int)dtype,
-                               .n = part->n,
-                               .pitch = (int)j.pitch};
+    *bytes += total + scales;
+    part->plain =
+        (gpu_matrix){.w = part->memory, .dtype = (int)dtype, .n = part->n, .pitch = (int)j.pitch};
+    if (fp8) s = e4m3_scales(d, &j, part, total, err);
     const int64_t rows = row > CHUNK ? 1 : (int64_t)(CHUNK / row);
     const size_t workers = d->pool ? (size_t)an_pool_threads(d->pool) : 1;
     j.to = malloc((size_t)(rows < part->n ? rows : part->n) * row);
     j.room = malloc(workers * (size_t)(k * taps) * sizeof(float));
-    if (!j.to || !j.room)
+    if (!s && (!j.to || !j.room))
         s = an_fail(err, AN_NO_MEMORY, "no memory to pack a weight of %zu bytes", total);
     for (; !s && j.first < part->n; j.first += rows) {
         const int64_t n = part->n - j.first < rows ? part->n - j.first : rows;
-        run_tasks(d, n, plain_row, &j);
+        run_tasks(d, n, fp8 ? e4m3_row : plain_row, &j);
         s = GPU(write)(d, (char *)part->memory + (size_t)j.first * row, j.to, (size_t)n * row, err);
     }
     free(j.to);
@@ -207,7 +258,7 @@ static void block_panel(void *ctx, int64_t task, int worker)
     for (int r = 0; r < 8; r++) {
         int64_t row = (j->first + task) * 8 + r;
         if (row >= j->n) return; /* the rest is zeros */
-        const an_tensor *t = stacked(j->w, &row);
+        const an_tensor *t = j->w[stacked(j->w, &row)];
         for (int64_t i = 0; i < j->k / 32; i++) {
             const int64_t g = i / 4;
             const int b = (int)(i % 4);
@@ -339,14 +390,17 @@ static an_status pack_bias(an_device *d, int n_parts, const an_tensor *const *w,
     return s;
 }
 
-/* Neighbouring parts of one kind become one. */
-static bool alike(const an_tensor *a, const an_tensor *b)
+/* How a part is kept: a block format, FP8 beside activations in BF16, or the activations' dtype.
+ * Neighbouring parts of one kind become one. */
+static an_dtype kept_as(const an_tensor *t, an_dtype dtype)
 {
-    return an_dtype_is_quant(a->dtype) || an_dtype_is_quant(b->dtype) ? a->dtype == b->dtype : true;
+    if (an_dtype_is_quant(t->dtype)) return t->dtype;
+    return t->dtype == AN_F8_E4M3 && dtype == AN_BF16 && t->ndim == 2 ? AN_F8_E4M3 : dtype;
 }
 
 static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
-                      const an_tensor *const *bias, an_weight *out, an_error *err)
+                      const float *const *scale, const an_tensor *const *bias, an_weight *out,
+                      an_error *err)
 {
     /* a grid is at most 65535 blocks high, each 16 or more outputs */
     if (out->n > (int64_t)65535 * 16 || out->k > INT32_MAX / 256)
@@ -362,12 +416,14 @@ static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor
     for (int i = 0, end; i < n_parts && !s; i = end) {
         gpu_part *part = &g->part[g->parts++];
         part->first = first;
-        for (end = i; end < n_parts && alike(w[i], w[end]); end++) part->n += (int)w[end]->dim[0];
-        part->blocks = an_dtype_is_quant(w[i]->dtype);
+        const an_dtype as = kept_as(w[i], dtype);
+        for (end = i; end < n_parts && kept_as(w[end], dtype) == as; end++)
+            part->n += (int)w[end]->dim[0];
+        part->blocks = an_dtype_is_quant(as);
         first += part->n;
         s = part->blocks ? pack_blocks(d, w + i, out->k, part, &out->bytes, err)
-                         : pack_plain(d, dtype, w + i, out->k, (int64_t)out->kh * out->kw, part,
-                                      &out->bytes, err);
+                         : pack_plain(d, as, w + i, scale ? scale + i : NULL, out->k,
+                                      (int64_t)out->kh * out->kw, part, &out->bytes, err);
     }
     if (s) {
         GPU(weight_free)(out);
@@ -377,15 +433,16 @@ static an_status pack(an_device *d, an_dtype dtype, int n_parts, const an_tensor
 }
 
 an_status GPU(weight_linear)(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
-                             const an_tensor *const *bias, an_weight *out, an_error *err)
+                             const float *const *scale, const an_tensor *const *bias,
+                             an_weight *out, an_error *err)
 {
-    an_status s = pack(d, dtype, n_parts, w, bias, out, err);
-    out->rows = !s && n_parts == 1;
+    an_status s = pack(d, dtype, n_parts, w, scale, bias, out, err);
+    out->rows = !s && n_parts == 1 && kept_as(w[0], dtype) != AN_F8_E4M3;
     return s;
 }
 
 an_status GPU(weight_conv)(an_device *d, an_dtype dtype, const an_tensor *w, const an_tensor *bias,
                            an_weight *out, an_error *err)
 {
-    return pack(d, dtype, 1, &w, bias ? &bias : NULL, out, err);
+    return pack(d, dtype, 1, &w, NULL, bias ? &bias : NULL, out, err);
 }

@@ -75,14 +75,17 @@ static float weight_at(const an_tensor *t, int64_t i, an_dtype dtype)
     return dtype == AN_BF16 ? an_bf16_to_f32(an_f32_to_bf16(v)) : v;
 }
 
-/* Row j of a part as columns of the weight; blocks keep their exact values. */
-static void put_row(const an_weight *out, const an_tensor *t, int64_t j, int64_t column,
-                    an_dtype dtype)
+/* Row j of a part as columns of the weight; blocks keep their exact values, FP8 (times `scale`) all
+ * that f32 has of them. */
+static void put_row(const an_weight *out, const an_tensor *t, float scale, int64_t j,
+                    int64_t column, an_dtype dtype)
 {
     ref_weight *r = out->impl;
     const int64_t n = out->n, k = out->k, block = an_dtype_block(t->dtype);
+    if (t->dtype == AN_F8_E4M3) dtype = AN_F32;
     if (!an_dtype_is_quant(t->dtype)) {
-        for (int64_t i = 0; i < k; i++) r->w[i * n + column] = weight_at(t, j * k + i, dtype);
+        for (int64_t i = 0; i < k; i++)
+            r->w[i * n + column] = scale * weight_at(t, j * k + i, dtype);
         r->plain = true;
         return;
     }
@@ -97,7 +100,8 @@ static void put_row(const an_weight *out, const an_tensor *t, int64_t j, int64_t
 }
 
 an_status an_ref_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
-                               const an_tensor *const *bias, an_weight *out, an_error *err)
+                               const float *const *scale, const an_tensor *const *bias,
+                               an_weight *out, an_error *err)
 {
     (void)d;
     ref_weight *r;
@@ -107,7 +111,7 @@ an_status an_ref_weight_linear(an_device *d, an_dtype dtype, int n_parts, const 
     for (int p = 0; p < n_parts; p++) {
         int64_t rows = w[p]->dim[0];
         for (int64_t j = 0; j < rows; j++) {
-            put_row(out, w[p], j, first + j, dtype);
+            put_row(out, w[p], scale && scale[p] ? scale[p][j] : 1, j, first + j, dtype);
             if (bias && bias[p]) r->bias[first + j] = weight_at(bias[p], j, AN_F32);
         }
         first += rows;

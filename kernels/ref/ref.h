@@ -22,7 +22,8 @@ double an_ref_act(an_act act, double v); /* not the gated ones */
 
 /* matrix.c */
 an_status an_ref_weight_linear(an_device *d, an_dtype dtype, int n_parts, const an_tensor *const *w,
-                               const an_tensor *const *bias, an_weight *out, an_error *err);
+                               const float *const *scale, const an_tensor *const *bias,
+                               an_weight *out, an_error *err);
 an_status an_ref_weight_conv(an_device *d, an_dtype dtype, const an_tensor *w,
                              const an_tensor *bias, an_weight *out, an_error *err);
 void an_ref_weight_free(an_weight *w);
@@ -49,7 +50,8 @@ an_status an_ref_copy(an_lane *l, const an_tensor *x, const an_tensor *y);
 an_status an_ref_gather_rows(an_lane *l, const an_tensor *x, const int64_t *index,
                              const an_tensor *y);
 /* lm.c */
-an_status an_ref_take_rows(an_lane *l, const an_tensor *x, const int32_t *index, const an_tensor *y);
+an_status an_ref_take_rows(an_lane *l, const an_tensor *x, const int32_t *index,
+                           const an_tensor *y);
 an_status an_ref_scale(an_lane *l, const an_tensor *x, float f, const an_tensor *y);
 an_status an_ref_softcap(an_lane *l, const an_tensor *x, float cap, const an_tensor *y);
 an_status an_ref_rope(an_lane *l, const an_rope_args *a);

@@ -24,7 +24,7 @@ typedef struct bench_ask {
 typedef struct bench {
     const bench_ask *ask;
     an_device *device;
-    an_dtype dtype;
+    an_dtype dtype, weights;
     double peak_flops, peak_bytes;
     json_t *report; /* with --json */
 } bench;
@@ -152,7 +152,7 @@ static an_status run_ticks(bench *b, const an_options *o, an_error *err)
     an_status s = find_model(b->ask, o, e, err);
     if (!s) s = an_checkpoint_open(e->path, &c, err);
     double begun = an_now_s();
-    if (!s) s = an_model_load(b->device, c, b->dtype, NULL, NULL, &model, err);
+    if (!s) s = an_model_load(b->device, c, b->dtype, b->weights, NULL, NULL, &model, err);
     if (!s && b->report) {
         json_object_set_new(b->report, "model", json_string(e->id));
         json_object_set_new(b->report, "load_seconds", json_real(an_now_s() - begun));
@@ -177,6 +177,7 @@ static an_status run_all(const bench_ask *ask, const an_options *o, an_error *er
     b.dtype = an_device_best_dtype(b.device);
     if (strcmp(o->dtype, "f32") == 0) b.dtype = AN_F32;
     if (strcmp(o->dtype, "bf16") == 0) b.dtype = AN_BF16;
+    b.weights = strcmp(o->weights, "fp8") == 0 ? AN_F8_E4M3 : b.dtype;
     s = an_bench_peaks(b.device, b.dtype, &b.peak_flops, &b.peak_bytes, err);
     if (!s && ask->json) {
         b.report =

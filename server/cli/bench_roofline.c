@@ -227,9 +227,10 @@ an_status bench_roofline(const roofline_ask *a, const an_options *o, an_error *e
     an_status s = open_device(o, &d, err);
     if (s) return s;
     const an_dtype dtype = strcmp(o->dtype, "f32") == 0 ? AN_F32 : AN_BF16;
+    const an_dtype weights = strcmp(o->weights, "fp8") == 0 ? AN_F8_E4M3 : dtype;
     s = an_checkpoint_open(a->model, &c, err);
     if (!s && a->made_up) an_checkpoint_make_up(c);
-    if (!s) s = an_model_load(d, c, dtype, NULL, NULL, &model, err);
+    if (!s) s = an_model_load(d, c, dtype, weights, NULL, NULL, &model, err);
     if (!s && a->json && !(ticks = json_array())) s = an_fail(err, AN_NO_MEMORY, "no memory");
     if (!s && !a->json)
         printf("%s on %s, %s, weights %.1f MiB; limits: %.1f TFLOP/s, %.1f GB/s\n", a->model,

@@ -195,6 +195,15 @@ KERNEL(unpack_bf16)
     out[1] = __float_as_uint(__bfloat162float(v.y));
 }
 
+KERNEL(e4m3_bf16)
+{
+    BEGIN;
+    uint32_t r[2];
+    e4m3_bf16(r, in[0]);
+    out[0] = r[0];
+    out[1] = r[1];
+}
+
 KERNEL(to_half)
 {
     BEGIN;

@@ -26,6 +26,7 @@
     X(dp4a, 32, 3, 1)                                                                              \
     X(pack_bf16, 64, 8, 4)                                                                         \
     X(unpack_bf16, 64, 1, 2)                                                                       \
+    X(e4m3_bf16, 64, 1, 2)                                                                         \
     X(to_half, 64, 4, 4)                                                                           \
     X(from_half, 64, 1, 2)                                                                         \
     X(fast_exp2, 64, 4, 4)                                                                         \

@@ -397,6 +397,31 @@ static void m_from_half(const uint32_t *in, uint32_t *out)
     unpack(in, out, half);
 }
 
+/* Every code there is, four a thread. */
+static void all_codes(uint32_t *in, int threads, int n, uint64_t seed)
+{
+    (void)seed;
+    for (uint32_t i = 0; i < (uint32_t)(threads * n); i++)
+        in[i] = 0x03020100u + (4 * i & 255) * 0x01010101u;
+}
+/* A code as bf16; NaN's as if it were a number like the others. */
+static uint32_t e4m3_as_bf16(uint32_t code)
+{
+    const int exponent = (int)(code >> 3 & 15), fraction = (int)(code & 7);
+    const float v =
+        exponent ? ldexpf((float)(8 + fraction), exponent - 10) : ldexpf((float)fraction, -9);
+    return float_bits(code & 0x80 ? -v : v) >> 16;
+}
+static void m_e4m3_bf16(const uint32_t *in, uint32_t *out)
+{
+    for (int i = 0; i < 64; i++) {
+        uint32_t v[4];
+        for (int b = 0; b < 4; b++) v[b] = e4m3_as_bf16(in[i] >> 8 * b & 255);
+        out[2 * i] = v[1] | v[3] << 16;
+        out[2 * i + 1] = v[0] | v[2] << 16;
+    }
+}
+
 static void exponents(uint32_t *in, int threads, int n, uint64_t seed)
 {
     for (int i = 0; i < threads * n; i++) in[i] = float_bits(75 * random_unit(&seed) - 65);
@@ -592,6 +617,8 @@ const wrapper_case wrapper_cases[] = {
     EXACT(dp4a, dp4a_any),
     EXACT(pack_bf16, delicate),
     EXACT(unpack_bf16, bf16_pairs),
+    EXACT(e4m3_bf16, all_codes),
+    EXACT(e4m3_bf16, any_bits),
     EXACT(to_half, delicate),
     EXACT(from_half, half_pairs),
     CLOSE(fast_exp2, exponents, 1e-6, 1e-31),

@@ -57,11 +57,22 @@ static an_weight *weight(fixture *f, an_dtype format, an_dtype dtype, int64_t n,
     an_weight *w = NULL;
     float *b = malloc((size_t)n * sizeof *b);
     h_values(b, n, 8, 1, 0);
-    an_tensor t = qc_matrix(format, n, k * (kh ? kh * kw : 1), 9);
+    const bool fp8 = format == AN_F8_E4M3;
+    an_tensor t = qc_matrix(fp8 ? AN_F32 : format, n, k * (kh ? kh * kw : 1), 9);
+    if (fp8) { /* in place: a code never lies behind the number it is made of */
+        uint8_t *code = t.data;
+        const float *v = t.data;
+        for (int64_t i = 0; i < n * k; i++) {
+            const float now = v[i];
+            code[i] = an_f32_to_e4m3(now);
+        }
+        t.dtype = format;
+    }
     const an_tensor tb = an_tensor_1d(b, AN_F32, n), *pw = &t, *pb = &tb;
+    const float *scale = fp8 ? b : NULL; /* as good as any */
     if (kh) t = an_tensor_4d(t.data, format, n, k, kh, kw);
     an_status s = kh ? an_weight_conv(f->d, dtype, pw, pb, &w, &err)
-                     : an_weight_linear(f->d, dtype, 1, &pw, &pb, &w, &err);
+                     : an_weight_scaled(f->d, dtype, 1, &pw, &scale, &pb, &w, &err);
     CHECK_MSG(s == AN_OK, "%s", err.message);
     free(t.data);
     free(b);
@@ -116,10 +127,12 @@ static const char *const orders[] = {"order=seq", "order=rev", "order=rand,seed=
 #define M 130
 #define K 600
 
-static void check_gemm(fixture *f, an_dtype dtype, int64_t n, int64_t k, an_act act, an_dtype out)
+/* dtype: of activations; format: of the weight, F32 or F8_E4M3. */
+static void check_gemm(fixture *f, an_dtype format, an_dtype dtype, int64_t n, int64_t k,
+                       an_act act, an_dtype out)
 {
     const bool gated = an_act_gated(act);
-    an_weight *w = weight(f, AN_F32, dtype, n, k, 0, 0);
+    an_weight *w = weight(f, format, dtype, n, k, 0, 0);
     an_tensor x = values(f, dtype, M, k, 1), r = values(f, out, M, gated ? n / 2 : n, 2);
     an_tensor y = values(f, out, M, gated ? n / 2 : n, 3);
     gpu_gemm g = {.w = ((gpu_weight *)w->impl)->part[0].plain,
@@ -159,14 +172,27 @@ TEST(tiles_of_products)
 {
     SET_UP(f);
     const size_t mark = an_lane_mark(f.l);
-    check_gemm(&f, AN_BF16, 70, K, AN_ACT_NONE, AN_BF16);
-    check_gemm(&f, AN_BF16, 131, 47, AN_ACT_SILU, AN_F32); /* rows that lie on no 16 bytes */
-    check_gemm(&f, AN_BF16, 76, K, AN_ACT_GEGLU, AN_BF16);
-    check_gemm(&f, AN_BF16, 64, 128, AN_ACT_SWIGLU, AN_F32);
-    check_gemm(&f, AN_BF16, 33, 64, AN_ACT_GELU_TANH, AN_BF16);
+    check_gemm(&f, AN_F32, AN_BF16, 70, K, AN_ACT_NONE, AN_BF16);
+    check_gemm(&f, AN_F32, AN_BF16, 131, 47, AN_ACT_SILU,
+               AN_F32); /* rows that lie on no 16 bytes */
+    check_gemm(&f, AN_F32, AN_BF16, 76, K, AN_ACT_GEGLU, AN_BF16);
+    check_gemm(&f, AN_F32, AN_BF16, 64, 128, AN_ACT_SWIGLU, AN_F32);
+    check_gemm(&f, AN_F32, AN_BF16, 33, 64, AN_ACT_GELU_TANH, AN_BF16);
     an_lane_release(f.l, mark);
-    check_gemm(&f, AN_F32, 70, 300, AN_ACT_GEGLU_TANH, AN_F32);
-    check_gemm(&f, AN_F32, 45, 61, AN_ACT_QUICK_GELU, AN_F32);
+    check_gemm(&f, AN_F32, AN_F32, 70, 300, AN_ACT_GEGLU_TANH, AN_F32);
+    check_gemm(&f, AN_F32, AN_F32, 45, 61, AN_ACT_QUICK_GELU, AN_F32);
+    tear_down(&f);
+}
+
+TEST(tiles_of_products_with_fp8)
+{
+    SET_UP(f);
+    const size_t mark = an_lane_mark(f.l);
+    check_gemm(&f, AN_F8_E4M3, AN_BF16, 70, K, AN_ACT_NONE, AN_BF16);
+    check_gemm(&f, AN_F8_E4M3, AN_BF16, 131, 47, AN_ACT_SILU, AN_F32);
+    an_lane_release(f.l, mark);
+    check_gemm(&f, AN_F8_E4M3, AN_BF16, 76, K, AN_ACT_GEGLU, AN_BF16);
+    check_gemm(&f, AN_F8_E4M3, AN_BF16, 33, 64, AN_ACT_GELU_TANH, AN_BF16);
     tear_down(&f);
 }
 

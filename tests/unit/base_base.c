@@ -1,5 +1,6 @@
 /* Status, buffers, JSON limits and 16-bit floats. */
 #include "anneal/base.h"
+#include <math.h>
 #include "anneal/tensor.h"
 #include "test.h"
 #include <jansson.h>
@@ -69,6 +70,56 @@ TEST(half_floats_round_trip)
     CHECK(an_f32_to_f16(65520.f) == 0x7c00);
     CHECK(an_f32_to_f16(1e-8f) == 0);
     CHECK(an_f32_to_bf16(1.00390625f) == 0x3f80); /* ties to even */
+}
+
+/* What OCP's table of e4m3 says of a code, in double; NaN for 0x7f and 0xff. */
+static double e4m3_worth(int code)
+{
+    const int exponent = code >> 3 & 15, fraction = code & 7;
+    if ((code & 0x7f) == 0x7f) return (double)NAN;
+    const double v = exponent ? ldexp(8 + fraction, exponent - 10) : ldexp(fraction, -9);
+    return code & 0x80 ? -v : v;
+}
+
+TEST(e4m3_by_its_table)
+{
+    for (int c = 0; c < 256; c++) {
+        const float f = an_e4m3_to_f32((uint8_t)c);
+        const double want = e4m3_worth(c);
+        const bool nan = want != want;
+        CHECK_MSG(nan ? f != f : (double)f == want, "%02x is %g, expected %g", c, (double)f, want);
+        CHECK_MSG(an_f32_to_e4m3(f) == c, "%02x and back is %02x", c, an_f32_to_e4m3(f));
+        CHECK_MSG(!signbit(f) == !(c & 0x80) || nan, "%02x has a wrong sign", c);
+    }
+    CHECK(an_e4m3_to_f32(0x7e) == AN_E4M3_MAX && an_e4m3_to_f32(0x01) == 0x1p-9f);
+}
+
+/* Between two neighbours: the nearer one, in the middle the even one. */
+TEST(e4m3_rounds_to_nearest_even)
+{
+    for (int c = 0; c < 0x7e; c++) {
+        const float low = an_e4m3_to_f32((uint8_t)c), high = an_e4m3_to_f32((uint8_t)(c + 1));
+        const float middle = (low + high) / 2;
+        const struct {
+            float f;
+            int want;
+        } at[] = {{nextafterf(low, high), c},
+                  {nextafterf(middle, low), c},
+                  {middle, c + (c & 1)},
+                  {nextafterf(middle, high), c + 1},
+                  {nextafterf(high, low), c + 1}};
+        for (int i = 0; i < 5; i++) {
+            CHECK_MSG(an_f32_to_e4m3(at[i].f) == at[i].want, "%.9g: %02x, expected %02x",
+                      (double)at[i].f, an_f32_to_e4m3(at[i].f), at[i].want);
+            CHECK(an_f32_to_e4m3(-at[i].f) == (at[i].want | 0x80));
+        }
+    }
+    const float beyond[] = {449, 464, 465, 480, 1e30f, INFINITY};
+    for (int i = 0; i < 6; i++) {
+        CHECK(an_f32_to_e4m3(beyond[i]) == 0x7e);
+        CHECK(an_f32_to_e4m3(-beyond[i]) == 0xfe);
+    }
+    CHECK(an_f32_to_e4m3(NAN) == 0x7f && an_f32_to_e4m3(1e-30f) == 0);
 }
 
 TEST(utf8)

@@ -302,7 +302,7 @@ static void load_changed(an_device *dev, const char *golden, const char *key, js
     char *dump = json_dumps(j, 0);
     put(&d, "config.json", dump);
     CHECK(an_checkpoint_open(d.path, &c, &err) == AN_OK);
-    an_status s = an_model_load(dev, c, AN_F32, NULL, NULL, &m, &err);
+    an_status s = an_model_load(dev, c, AN_F32, AN_F32, NULL, NULL, &m, &err);
     CHECK_MSG(s == AN_INVALID && !m && strstr(err.message, says), "%s: %s: %s, expected '%s'",
               golden, key, err.message, says);
     an_checkpoint_close(c);

@@ -71,7 +71,7 @@ TEST(a_model_loads_and_outlives_its_checkpoint)
     CHECK(an_model_tokenizer(c, 1, &t, &err) == AN_OK);
     an_tokenizer_free(t);
     CHECK(an_model_tokenizer(c, 2, &t, &err) == AN_INVALID);
-    REQUIRE(an_model_load(d, c, AN_BF16, progressed, &done, &m, &err) == AN_OK);
+    REQUIRE(an_model_load(d, c, AN_BF16, AN_BF16, progressed, &done, &m, &err) == AN_OK);
     an_checkpoint_close(c);
     CHECK(done == 1);
     CHECK_STR(json_string_value(json_object_get(an_model_scheduler(m), "_class_name")),
@@ -79,7 +79,7 @@ TEST(a_model_loads_and_outlives_its_checkpoint)
     CHECK(an_model_weight_bytes(m) == an_device_bytes_live(d));
     CHECK(an_model_dtype(m) == AN_BF16);
     CHECK_STR(an_model_describe(m)->family, "sdxl");
-    CHECK(an_model_load(d, NULL, AN_F16, NULL, NULL, &none, &err) == AN_INVALID && !none);
+    CHECK(an_model_load(d, NULL, AN_F16, AN_F16, NULL, NULL, &none, &err) == AN_INVALID && !none);
     an_model_free(m);
     an_model_free(NULL);
     an_device_close(d);
@@ -118,7 +118,7 @@ TEST(a_file_that_shrinks_under_the_load)
         const an_device_options o = {.device = "cpu", .threads = threads};
         REQUIRE(an_device_open(&o, &d, &err) == AN_OK);
         REQUIRE(an_checkpoint_open(dir, &c, &err) == AN_OK);
-        CHECK(an_model_load(d, c, AN_F32, cut_file, weights, &m, &err) == AN_IO && !m);
+        CHECK(an_model_load(d, c, AN_F32, AN_F32, cut_file, weights, &m, &err) == AN_IO && !m);
         CHECK_MSG(strstr(err.message, "changed while being read"), "%s", err.message);
         an_checkpoint_close(c);
         CHECK(an_device_bytes_live(d) == 0);
@@ -273,7 +273,7 @@ static an_status load(const copy *c, use_fn *use, an_error *err)
         an_device_open(&(an_device_options){.device = "cpu", .threads = 1}, &f.device, err);
     if (s) return s;
     s = an_checkpoint_open(c->path, &f.checkpoint, err);
-    if (!s) s = an_model_load(f.device, f.checkpoint, AN_F32, NULL, NULL, &f.model, err);
+    if (!s) s = an_model_load(f.device, f.checkpoint, AN_F32, AN_F32, NULL, NULL, &f.model, err);
     CHECK((s == AN_OK) == (f.model != NULL));
     if (!s && use && opened_ok(&f.open, an_lane_open(f.device, 64 << 20, &f.lane, &f.err), "lane"))
         use(&f);

@@ -178,10 +178,10 @@ static record succession(const char *graphs)
             f.checkpoint = NULL;
             snprintf(path, sizeof path, "%s/llm/%s/model", AN_GOLDEN, names[i]);
             if (!opened_ok(&f.open, an_checkpoint_open(path, &f.checkpoint, &f.err), "open") ||
-                !opened_ok(
-                    &f.open,
-                    an_model_load(f.device, f.checkpoint, AN_F32, NULL, NULL, &f.model, &f.err),
-                    "load") ||
+                !opened_ok(&f.open,
+                           an_model_load(f.device, f.checkpoint, AN_F32, AN_F32, NULL, NULL,
+                                         &f.model, &f.err),
+                           "load") ||
                 !opened_ok(&f.open, an_kv_open(f.model, LM_BLOCKS, &f.kv, &f.err), "kv"))
                 break;
             f.vocab = an_model_describe(f.model)->vocab;

@@ -526,7 +526,7 @@ TEST(blocks_where_they_are_asked_for)
     gb_free(&g);
     REQUIRE(an_gguf_read(files_path("q.gguf"), &w, &meta, &err) == AN_OK);
     CHECK(an_weights_get(w, "q", 2, dim, &t, &err) == AN_INVALID);
-    SAYS(err.message, "q.gguf/q: dtype Q8_0, expected F32, F16, BF16 or F64");
+    SAYS(err.message, "q.gguf/q: dtype Q8_0, expected F32, F16, BF16, F64 or F8_E4M3");
     CHECK(an_weights_get_any(w, "q", 2, other, &t, &err) == AN_INVALID);
     SAYS(err.message, "shape [2,32], expected [32,2]");
     REQUIRE(an_weights_get_any(w, "q", 2, dim, &t, &err) == AN_OK);

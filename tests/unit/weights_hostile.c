@@ -369,7 +369,7 @@ TEST(order_and_sizes)
     CHECK(an_weights_get(w, "e", 2, (int64_t[]){0, 4}, &t, &err) == AN_OK);
     CHECK(an_tensor_to_f32(&t, NULL, &err) == AN_OK);
     CHECK(an_weights_get(w, "i", 1, (int64_t[]){1}, &t, &err) == AN_INVALID);
-    CHECK_STR(err.message, "o.safetensors/i: dtype I64, expected F32, F16, BF16 or F64");
+    CHECK_STR(err.message, "o.safetensors/i: dtype I64, expected F32, F16, BF16, F64 or F8_E4M3");
     CHECK(an_weights_get(w, "b", 2, (int64_t[]){2, 1}, &t, &err) == AN_INVALID);
     CHECK_STR(err.message, "o.safetensors/b: shape [2], expected [2,1]");
     CHECK(an_weights_find(w, "i", &t) && an_tensor_to_f32(&t, (float[1]){0}, &err) == AN_INVALID);
@@ -390,8 +390,12 @@ TEST(to_f32)
     CHECK(f[2] == 5.9604644775390625e-8f);
     t = an_tensor_1d(brain, AN_BF16, 4);
     CHECK(an_tensor_to_f32(&t, f, &err) == AN_OK && f[0] == 1 && f[1] == -2 && isinf(f[2]));
-    t = an_tensor_1d(f, AN_F8_E4M3, 4);
-    CHECK(an_tensor_to_f32(&t, f, &err) == AN_INVALID && strstr(err.message, "F8_E4M3"));
+    uint8_t eight[] = {0x38, 0xc0, 0x01, 0x7e};
+    t = an_tensor_1d(eight, AN_F8_E4M3, 4);
+    CHECK(an_tensor_to_f32(&t, f, &err) == AN_OK && f[0] == 1 && f[1] == -2);
+    CHECK(f[2] == 0x1p-9f && f[3] == 448);
+    t = an_tensor_1d(f, AN_F8_E5M2, 4);
+    CHECK(an_tensor_to_f32(&t, f, &err) == AN_INVALID && strstr(err.message, "F8_E5M2"));
 }
 
 int main(int argc, char **argv)

@@ -39,6 +39,12 @@ static inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y)
     return __nv_bfloat162{__float2bfloat16(x), __float2bfloat16(y)};
 }
 
+static inline __nv_bfloat162 __hmul2(__nv_bfloat162 a, __nv_bfloat162 b)
+{
+    return __nv_bfloat162{__float2bfloat16(__bfloat162float(a.x) * __bfloat162float(b.x)),
+                          __float2bfloat16(__bfloat162float(a.y) * __bfloat162float(b.y))};
+}
+
 static inline float2 __bfloat1622float2(__nv_bfloat162 v)
 {
     return make_float2(__bfloat162float(v.x), __bfloat162float(v.y));
