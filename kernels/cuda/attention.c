@@ -337,11 +337,27 @@ static an_status launch_tiles(an_lane *l, gpu_paged *g, const gpu_paged_tile *ti
     return AN_OK;
 }
 
+/* bf16 takes smaller steps where a block has less shared memory; f32 heads of more than 472 values
+ * need more than the 99 KB of GPUs for desktops. */
+static bool paged_has_room(an_lane *l, const an_paged_args *a)
+{
+    if (a->dtype == AN_BF16 && a->pool->dtype == AN_BF16) return true;
+    const size_t need = GPU(paged_shared)(a->head_dim);
+    const size_t have = GPU(device_of)(l->device)->shared_bytes;
+    if (need <= have) return true;
+    an_lane_fail(
+        l, AN_INVALID,
+        "attention_paged: heads of %d in F32 take %zu bytes of shared memory, this GPU has "
+        "%zu; in BF16 (--dtype bf16) they have room",
+        a->head_dim, need, have);
+    return false;
+}
+
 an_status GPU(attention_paged_op)(an_lane *l, const an_paged_args *a)
 {
     _Static_assert(GPU_KV_BLOCK == AN_KV_BLOCK, "kernels and pool agree on a block");
     const head_shape h = heads_of(a->pool, a->heads, a->dtype);
-    if (!paged_fits(l, &h, a->rows, a->n)) return l->error.status;
+    if (!paged_fits(l, &h, a->rows, a->n) || !paged_has_room(l, a)) return l->error.status;
     const size_t state = 16 * (size_t)(a->head_dim + 2) * sizeof(float);
     float *states = an_lane_scratch(l, STATES * state);
     float *totals = an_lane_scratch(l, ENOUGH_BLOCKS * 4 * state);

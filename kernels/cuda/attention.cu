@@ -115,8 +115,8 @@ static cudaError_t launch_tile(const gpu_attention &a, bool aligned, cudaStream_
 {
     const int slices = T::DK / T::DV, tiles = (a.q_len + T::ROWS - 1) / T::ROWS;
     const dim3 grid((unsigned)(tiles * slices), (unsigned)a.heads, (unsigned)a.rows);
-    const cudaError_t e = cudaFuncSetAttribute(
-        attention_bf16<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, T::BYTES);
+    static shared_limit limit;
+    const cudaError_t e = shared_allow(limit, attention_bf16<T>, T::BYTES);
     if (e != cudaSuccess) return e;
     KLAUNCH(attention_bf16<T>, grid, T::THREADS, T::BYTES, stream)
     (a, flash_score_of(a.scale, 0), aligned, slices);
@@ -159,8 +159,8 @@ static cudaError_t attend_f32(const gpu_attention &a, cudaStream_t stream)
     const int bytes = plain_bytes(a.head_dim);
     const dim3 grid((unsigned)((a.q_len + PLAIN_ROWS - 1) / PLAIN_ROWS), (unsigned)a.heads,
                     (unsigned)a.rows);
-    const cudaError_t e =
-        cudaFuncSetAttribute(attention_f32, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    static shared_limit limit;
+    const cudaError_t e = shared_allow(limit, attention_f32, bytes);
     if (e != cudaSuccess) return e;
     KLAUNCH(attention_f32, grid, PLAIN_THREADS, bytes, stream)(a, flash_score_of(a.scale, 0));
     return cudaGetLastError();

@@ -11,6 +11,7 @@
 #ifndef ANNEAL_GPU_CUH
 #define ANNEAL_GPU_CUH
 
+#include <pthread.h>
 #include <stdint.h>
 #include <string.h>
 #ifdef __CUDACC__
@@ -38,6 +39,35 @@ typedef __nv_bfloat16 bf16;
 typedef __nv_bfloat162 bf162;
 
 #define WHOLE_WARP 0xffffffffu /* the lanes of a shuffle or vote */
+
+/* What a kernel was allowed of dynamic shared memory so far, by device: a static variable of
+ * whoever launches it, one a kernel. */
+struct shared_limit {
+    int most[32];
+};
+
+/* Lets a kernel have `bytes` of dynamic shared memory on this thread's device, if more than before:
+ * the driver is asked once, and a limit is never lowered, whichever threads launch. */
+template <class Kernel>
+static cudaError_t shared_allow(shared_limit &limit, Kernel *kernel, int bytes)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    int device = 0;
+    if (bytes <= 48 * 1024) return cudaSuccess; /* which every kernel has */
+    cudaError_t e = cudaGetDevice(&device);
+    if (e != cudaSuccess) return e;
+    const bool known = device >= 0 && device < 32;
+    if (known && __atomic_load_n(&limit.most[device], __ATOMIC_ACQUIRE) >= bytes)
+        return cudaSuccess;
+    pthread_mutex_lock(&lock);
+    if (!known || limit.most[device] < bytes) {
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+        if (known && e == cudaSuccess)
+            __atomic_store_n(&limit.most[device], bytes, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&lock);
+    return e;
+}
 
 #ifdef __CUDACC__
 

@@ -412,6 +412,8 @@ typedef struct gpu_paged {
     float *totals; /* [tiles][kv_heads][queries of a tile][head_dim + 2] */
 } gpu_paged;
 int GPU(paged)(const gpu_paged *a, gpu_stream s);
+/* Dynamic shared memory that a block takes unless queries, keys and values are all bf16. */
+size_t GPU(paged_shared)(int head_dim);
 
 /* rope.cu; fields as in an_rope_args, pos on the device. */
 typedef struct gpu_rope {

@@ -164,7 +164,6 @@ an_status GPU(conv2d_op)(an_lane *l, const an_conv_args *a)
     const an_tensor *x = &a->x, *y = &a->y;
     int rows;
     const int64_t most = 32767 - 128; /* a pixel's place is two 16-bit numbers, padding included */
-    if (GPU(idle)(l)) return l->error.status;
     if (rows_of(l, "conv2d", y->dim[0] * y->dim[1] * y->dim[2], &rows) ||
         rows_of(l, "conv2d", x->dim[0] * x->dim[1] * x->dim[2], &rows))
         return AN_TOO_LARGE;
@@ -174,6 +173,7 @@ an_status GPU(conv2d_op)(an_lane *l, const an_conv_args *a)
                      (long long)w, (long long)h, (long long)most, (long long)most);
         return AN_TOO_LARGE;
     }
+    if (GPU(idle)(l)) return l->error.status;
     gpu_conv c = {.w = weight_of(a->w)->part[0].plain,
                   .x = x->data,
                   .x_dtype = (int)x->dtype,

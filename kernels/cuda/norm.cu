@@ -163,10 +163,8 @@ template <class T> static int group_norm_as(const gpu_group_norm *a, gpu_stream 
     const dim3 grid((unsigned)a->chunks, (unsigned)a->rows);
     const size_t shared = (2 * (size_t)w.down * (size_t)a->c + (size_t)a->groups) * sizeof(float);
     const bool whole = aligned16(a->x) && aligned16(a->y) && a->c % 8 == 0;
-    int e = 0;
-    if (shared > 48 * 1024)
-        e = cudaFuncSetAttribute(moments_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 (int)shared);
+    static shared_limit limit;
+    const int e = shared_allow(limit, moments_kernel<T>, (int)shared);
     if (e) return e;
     KLAUNCH(moments_kernel<T>, grid, THREADS, shared, s)(*a, whole);
     KLAUNCH(params_kernel, (unsigned)a->rows, THREADS, 0, s)(*a);

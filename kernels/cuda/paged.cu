@@ -385,8 +385,8 @@ template <class T> static cudaError_t launch_bf16(const gpu_paged &a, cudaStream
     const int d = a.pool.head_dim;
     const bool aligned = d % 8 == 0 && a.q_stride % 8 == 0 &&
                          ((uintptr_t)a.q | (uintptr_t)a.pool.k | (uintptr_t)a.pool.v) % 16 == 0;
-    cudaError_t e = cudaFuncSetAttribute(paged_bf16<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         paged_bytes<T>);
+    static shared_limit limit;
+    cudaError_t e = shared_allow(limit, paged_bf16<T>, paged_bytes<T>);
     if (e != cudaSuccess) return e;
     KLAUNCH(paged_bf16<T>, grid_of(a, T::DK / T::DV), T::THREADS, paged_bytes<T>, s)
     (a, flash_score_of(a.scale, a.softcap), aligned);
@@ -414,11 +414,16 @@ static cudaError_t attend_bf16(const gpu_paged &a, cudaStream_t s)
     return d <= 256 ? either_bf16<256, 256, 32, 4>(a, s) : either_bf16<512, 256, 32, 2>(a, s);
 }
 
+extern "C" size_t GPU(paged_shared)(int head_dim)
+{
+    return (size_t)(plain_bytes(head_dim) + PLAIN_ROWS * head_dim * (int)sizeof(float));
+}
+
 template <class Q, class K> static cudaError_t attend_plain(const gpu_paged &a, cudaStream_t s)
 {
-    const int bytes = plain_bytes(a.pool.head_dim) + PLAIN_ROWS * a.pool.head_dim * 4;
-    cudaError_t e =
-        cudaFuncSetAttribute(paged_plain<Q, K>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    static shared_limit limit;
+    const int bytes = (int)GPU(paged_shared)(a.pool.head_dim);
+    cudaError_t e = shared_allow(limit, paged_plain<Q, K>, bytes);
     if (e != cudaSuccess) return e;
     KLAUNCH((paged_plain<Q, K>), grid_of(a, 1), PLAIN_THREADS, bytes, s)
     (a, flash_score_of(a.scale, a.softcap));

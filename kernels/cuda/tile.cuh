@@ -390,9 +390,8 @@ static inline int tile_choose(int wanted, int dtype, int64_t rows, int n)
 /* Starts Kernel<S> on `rows` x n sums. */
 #define TILE_LAUNCH(kernel, S, args, rows, n, stream)                                              \
     do {                                                                                           \
-        if (S::SHARED > 48 * 1024)                                                                 \
-            cudaFuncSetAttribute(kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,           \
-                                 S::SHARED);                                                       \
+        static shared_limit limit_;                                                                \
+        shared_allow(limit_, kernel<S>, S::SHARED); /* what fails is seen after the launch */      \
         KLAUNCH(kernel<S>,                                                                         \
                 dim3((unsigned)((rows) + S::BM - 1) / S::BM, (unsigned)((n) + S::BN - 1) / S::BN), \
                 S::THREADS, S::SHARED, stream)                                                     \
