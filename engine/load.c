@@ -180,6 +180,23 @@ static size_t prompts_plan(const an_unit *u)
     return (size_t)u->e->o.text_cache * most;
 }
 
+/* What tokens are drawn with, on the host: a room a thread, for the largest vocabulary; and a
+ * grammar's mask a thread, a model. */
+static size_t samplers_plan(const an_unit *u, int *threads)
+{
+    size_t most = 0, masks = 0;
+    *threads = an_device_threads(u->device);
+    if (*threads > AN_SAMPLERS) *threads = AN_SAMPLERS;
+    for (int i = 0; i < u->e->models; i++) {
+        const an_model_info *info = &u->slot[i].files->entry.info;
+        if (!u->slot[i].model || info->kind != AN_KIND_TEXT) continue;
+        const size_t room = an_sampler_room_bytes(info->vocab);
+        if (room > most) most = room;
+        masks += (size_t)AN_SAMPLERS * (size_t)info->vocab;
+    }
+    return (size_t)*threads * most + masks;
+}
+
 static void print_pictures(const an_unit *u, const an_slot *s, const an_plan *p)
 {
     const an_model_info *i = &s->files->entry.info;
@@ -192,7 +209,7 @@ static void print_pictures(const an_unit *u, const an_slot *s, const an_plan *p)
            mib(prompts_plan(u)), u->e->o.text_cache);
 }
 
-static void print_text(const an_slot *s)
+static void print_text(const an_unit *u, const an_slot *s)
 {
     const char *id = s->files->entry.id;
     const an_language *m = &s->lm;
@@ -203,6 +220,10 @@ static void print_text(const an_slot *s)
            mib(pool), (long long)an_pages_count(m->pages), AN_KV_BLOCK, (long long)m->positions);
     an_log(AN_LOG_INFO, "%s:   logits        %9.1f MiB  %d rows", id, mib(m->bytes - pool),
            m->wants);
+    int threads;
+    const size_t samplers = samplers_plan(u, &threads);
+    an_log(AN_LOG_INFO, "%s:   samplers      %9.1f MiB  %d threads, and masks of grammars", id,
+           mib(samplers), threads);
 }
 
 /* What the process will hold when it is busy: said in lines a person can read, kept for /metrics.
@@ -211,9 +232,10 @@ static void print_plan(an_unit *u, const an_slot *s, const an_plan *p, double se
 {
     const an_model_info *i = &s->files->entry.info;
     const char *id = s->files->entry.id;
+    int threads;
     size_t weights = s->device_bytes, others = u->weight_bytes - weights;
     size_t total = u->e->program_bytes + u->weight_bytes + u->kv_bytes + arenas_planned(u) +
-                   u->block_keep + prompts_plan(u);
+                   u->block_keep + prompts_plan(u) + samplers_plan(u, &threads);
     size_t results = (size_t)u->e->o.max_jobs_kept * (size_t)i->width * (size_t)i->height * 3;
     bool text = i->kind == AN_KIND_TEXT;
     if (text || results > u->e->o.max_result_bytes) results = u->e->o.max_result_bytes;
@@ -224,7 +246,7 @@ static void print_plan(an_unit *u, const an_slot *s, const an_plan *p, double se
     an_log(AN_LOG_INFO, "%s:   weights       %9.1f MiB", id, mib(weights));
     if (others) an_log(AN_LOG_INFO, "%s:   other models  %9.1f MiB", id, mib(others));
     if (text)
-        print_text(s);
+        print_text(u, s);
     else
         print_pictures(u, s, p);
     an_log(AN_LOG_INFO,

@@ -27,6 +27,13 @@ void an_sampler_room_free(an_sampler_room *r)
     *r = (an_sampler_room){0};
 }
 
+size_t an_sampler_room_bytes(int vocab)
+{
+    const an_sampler_room *r = NULL;
+    return (size_t)vocab * (sizeof *r->logit + sizeof *r->weight + sizeof *r->key + sizeof *r->id +
+                            sizeof *r->heap + sizeof *r->seen);
+}
+
 static an_status need_room(an_sampler_room *r, int vocab, an_error *err)
 {
     if (r->vocab >= vocab) return AN_OK;

@@ -20,6 +20,8 @@ typedef struct an_sampler_room {
     size_t edits;
 } an_sampler_room;
 void an_sampler_room_free(an_sampler_room *r);
+/* What a room takes for a vocabulary, bytes of the host. */
+size_t an_sampler_room_bytes(int vocab);
 
 typedef struct an_draw {
     const an_sampling *s;
