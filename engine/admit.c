@@ -195,6 +195,18 @@ static an_status open_text(an_unit *u, an_task *t, an_error *err)
     return an_task_open(u, t, err);
 }
 
+/* Another device serves the model. */
+static bool held_elsewhere(const an_unit *u, const an_files *f)
+{
+    an_engine *e = u->e;
+    bool held = false;
+    pthread_mutex_lock(&e->lock);
+    for (int i = 0; i < e->units; i++)
+        held |= &e->unit[i] != u && e->unit[i].ok && e->unit[i].slot[f->index].loaded;
+    pthread_mutex_unlock(&e->lock);
+    return held;
+}
+
 static an_status make_ready(an_unit *u, an_task *t, an_error *err)
 {
     const an_job *j = t->job;
@@ -207,6 +219,12 @@ static an_status make_ready(an_unit *u, an_task *t, an_error *err)
         return an_fail(err, AN_NO_MEMORY, "model '%s' waits for memory", s->files->entry.id);
     an_status st = an_slot_load(u, s, err);
     s->no_room = st == AN_NO_MEMORY || st == AN_TOO_LARGE ? now : 0;
+    if (st && st != AN_DEVICE && held_elsewhere(u, s->files)) {
+        /* it is this device that cannot: it is not asked again before it has more memory */
+        an_log(AN_LOG_WARN, "device %d: %s", u->index + 1, err->message);
+        s->no_room = now;
+        return err->status = AN_NO_MEMORY;
+    }
     if (st) {
         an_files_broken(u->e, s->files, err);
         if (!*err->param) snprintf(err->param, sizeof err->param, "model");
@@ -240,7 +258,8 @@ static bool start(an_unit *u, an_task *t)
         an_blocks_free(u);
         st = make_ready(u, t, &err);
     }
-    const bool waits = (st == AN_NO_MEMORY || st == AN_TOO_LARGE) && u->run_count > 0;
+    const bool other = j->next_task == 0 && !j->slot->model && held_elsewhere(u, j->files);
+    const bool waits = (st == AN_NO_MEMORY || st == AN_TOO_LARGE) && (u->run_count > 0 || other);
     pthread_mutex_lock(&u->e->lock);
     if (!st) {
         t->started = true;

@@ -273,13 +273,22 @@ static an_status settle(an_unit *u, an_slot *s, double seconds, an_error *err)
     return AN_OK;
 }
 
+/* A GPU keeps matrices that --weights fp8 rounds as they are then, a byte a number. */
+size_t an_weights_guess(const an_unit *u, const an_files *f)
+{
+    const an_engine *e = u->e;
+    const bool halved =
+        e->weights == AN_F8_E4M3 && e->dtype == AN_BF16 && an_device_memory_bytes(u->device) > 0;
+    return halved ? f->entry.info.weight_bytes_file / 2 : f->entry.info.weight_bytes_file;
+}
+
 an_status an_slot_load(an_unit *u, an_slot *s, an_error *err)
 {
     s->last_used = an_now_s();
     if (s->model) return AN_OK;
     double start = an_now_s();
     /* What lies on disk is a guess of what the device holds; the truth is checked after. */
-    an_status st = make_room(u, s, s->files->entry.info.weight_bytes_file, err);
+    an_status st = make_room(u, s, an_weights_guess(u, s->files), err);
     if (!st) st = read_weights(u, s, err);
     /* The budget may be more than a GPU that others use too has. */
     while (st == AN_NO_MEMORY && !s->model && an_slots_make_way(u, s)) st = read_weights(u, s, err);

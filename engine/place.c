@@ -50,13 +50,19 @@ static bool fits(const an_unit *u, const an_files *f)
 {
     const size_t used = u->weight_bytes + u->arena_bytes + u->block_bytes + u->kv_bytes;
     const size_t left = u->memory_bytes > used ? u->memory_bytes - used : 0;
-    return f->entry.info.weight_bytes_file <= left - left / 5;
+    return an_weights_guess(u, f) <= left - left / 5;
 }
 
 /* It did not fit, and nothing was given back since. */
 static bool has_no_room(const an_unit *u, const an_slot *s)
 {
-    return !s->model && s->no_room == u->unpinned + 1 && u->run_count > 0;
+    return !s->model && s->no_room == u->unpinned + 1;
+}
+
+/* The device's pool of keys and values is too small for the job; another one's may be larger. */
+static bool too_long(const an_job *j, const an_slot *s)
+{
+    return j->text && s->loaded && (int64_t)j->text->n_ids + j->text->max_tokens > s->lm.positions;
 }
 
 static bool has_places(const an_unit *u, bool text)
@@ -89,21 +95,26 @@ static an_unit *home_of(an_engine *e, an_job *j)
 }
 
 /* Its cached prefix is worth a few answers more in the batch; then others compute it once more. */
-static bool worth_it(const an_unit *home, const an_slot *s, const an_unit *other)
+static bool worth_it(const an_job *j, const an_unit *home, const an_unit *other)
 {
-    return home->ok && s->loaded && has_places(home, true) &&
+    const an_slot *s = &home->slot[j->files->index];
+    return home->ok && s->loaded && !too_long(j, s) && has_places(home, true) &&
            home->load[true] <= other->load[true] + home->e->o.max_batch;
 }
 
 an_unit *an_place(an_engine *e, an_job *j)
 {
     const bool text = j->text != NULL;
-    an_unit *holder = NULL, *room = NULL, *any = NULL;
+    an_unit *holder = NULL, *room = NULL, *any = NULL, *small = NULL;
     bool held = false;
     for (int i = 0; i < e->units; i++) {
         an_unit *u = &e->unit[i];
         const an_slot *s = &u->slot[j->files->index];
         if (!u->ok) continue;
+        if (too_long(j, s)) {
+            small = u;
+            continue;
+        }
         held |= s->loaded;
         if (!has_places(u, text)) continue;
         if (s->loaded) {
@@ -117,9 +128,10 @@ an_unit *an_place(an_engine *e, an_job *j)
     const bool idle = room && room->load[0] + room->load[1] == 0;
     if (holder) {
         an_unit *best = idle && busy(holder, text) ? room : holder, *home = home_of(e, j);
-        return home && worth_it(home, &home->slot[j->files->index], best) ? home : best;
+        return home && worth_it(j, home, best) ? home : best;
     }
     if (held) return room; /* those that hold it are full */
+    if (small && !room) return has_places(small, text) ? small : NULL; /* which says so */
     return room ? room : any;
 }
 

@@ -188,7 +188,10 @@ static an_status make_edits(an_sampler_room *r, const an_draw *d, an_sample_row 
     an_status s = need_edits(r, d, err);
     if (s) return s;
     row->edit = r->edit;
-    r->epoch++;
+    if (++r->epoch == 0) { /* it has come round */
+        memset(r->seen, 0, (size_t)r->vocab * sizeof *r->seen);
+        r->epoch = 1;
+    }
     for (int i = 0; i < d->s->n_bias; i++) {
         an_logit_edit *e = edit_of(r, row, d->vocab, d->s->bias[i].id);
         if (e) e->add += (double)d->s->bias[i].bias;

@@ -13,8 +13,8 @@
 typedef struct an_sampler_room {
     double *logit, *key;
     uint64_t *weight;
-    int32_t *id, *heap, *seen;
-    int32_t epoch;
+    int32_t *id, *heap;
+    uint32_t *seen, epoch; /* the draw in which a token was edited last, and this one; from 1 on */
     int vocab;
     an_logit_edit *edit;
     size_t edits;
@@ -48,8 +48,8 @@ typedef struct an_drawn {
  * +infinity.
  */
 an_status an_sample(an_sampler_room *r, const an_draw *d, an_drawn *out, an_error *err);
-/* The same choice as a device makes it (an_sample_tokens), but for d->logits, d->mask and d->logprobs:
- * those are the caller's. The edits are the room's, until it is used again. */
+/* The same choice as a device makes it (an_sample_tokens), but for d->logits, d->mask and
+ * d->logprobs: those are the caller's. The edits are the room's, until it is used again. */
 an_status an_sampling_row(an_sampler_room *r, const an_draw *d, an_sample_row *out, an_error *err);
 /* What an_sample would have given, from what a device gave. */
 an_status an_sampled(int32_t id, an_drawn *out, an_error *err);

@@ -62,6 +62,8 @@ an_status an_request_files(an_engine *e, const char *id, an_kind kind, an_files 
                            an_error *err);
 /* Device thread, without the lock: loads (making room first), sizes the arena, prints the plan. */
 an_status an_slot_load(an_unit *u, an_slot *s, an_error *err);
+/* Bytes of weights on this device, as far as the files tell: the truth is checked when it is read. */
+size_t an_weights_guess(const an_unit *u, const an_files *f);
 /* Arena of its lane for a tick of this size; idle models make way. Device thread. */
 an_status an_room_for(an_unit *u, const an_slot *s, size_t scratch, an_error *err);
 /* Unloads the idle model of the device that was not used for longest; false if all are in use.

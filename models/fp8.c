@@ -6,6 +6,7 @@
  * or one a block of 128 x 128. A file without any such tensor is a plain cast: scales of one. */
 #include "fp8.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,15 +27,49 @@ static bool find_scales(const an_loader *ld, const char *weight, char *name, an_
     return false;
 }
 
-/* Whether any tensor of the set has scales. */
-static bool set_has_scales(const an_weights *set, const char **example)
+static bool names_scales(const char *name)
 {
-    for (int i = 0, n = an_weights_count(set); i < n; i++) {
-        *example = an_weights_name(set, i);
-        const char *tail = strstr(*example, ".weight_scale");
-        if (tail && (!tail[13] || !strcmp(tail + 13, "_inv"))) return true;
+    static const char *const endings[] = {".weight_scale", ".weight_scale_inv", ".scale_weight"};
+    const size_t len = strlen(name);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
+        const size_t n = strlen(endings[i]);
+        if (len > n && strcmp(name + len - n, endings[i]) == 0) return true;
     }
     return false;
+}
+
+/* A tensor of scales in the set, also one that is not read here; NULL: it has none. */
+static const char *scales_in_set(an_loader *ld)
+{
+    if (ld->looked_through == ld->set) return ld->scales;
+    ld->looked_through = ld->set;
+    ld->scales = NULL;
+    for (int i = 0, n = an_weights_count(ld->set); i < n && !ld->scales; i++)
+        if (names_scales(an_weights_name(ld->set, i))) ld->scales = an_weights_name(ld->set, i);
+    return ld->scales;
+}
+
+static bool is(const json_t *o, const char *key, const char *text)
+{
+    const char *v = json_string_value(json_object_get(o, key));
+    return v && strcmp(v, text) == 0;
+}
+
+void an_fp8_config(an_config *c)
+{
+    const char *const key = "quantization_config";
+    if (!an_config_has(c, key)) return;
+    const json_t *q = json_object_get(c->json, key), *b = json_object_get(q, "weight_block_size");
+    const bool block =
+        !b || json_is_null(b) ||
+        (json_array_size(b) == 2 && json_integer_value(json_array_get(b, 0)) == BLOCK &&
+         json_integer_value(json_array_get(b, 1)) == BLOCK);
+    if (is(q, "quant_method", "fbgemm_fp8") || (is(q, "quant_method", "fp8") && block) ||
+        (is(q, "quant_method", "compressed-tensors") && is(q, "format", "float-quantized")))
+        return;
+    an_config_refuse(c, key,
+                     "only null and FP8 are supported (quant_method fp8 with blocks of 128 x 128 "
+                     "or none, fbgemm_fp8, compressed-tensors in the format float-quantized)");
 }
 
 bool an_fp8_scaled(const an_loader *ld, const char *weight)
@@ -144,18 +179,17 @@ static void round_matrix(an_loader *ld, an_fp8 *m)
 void an_fp8_make(an_loader *ld, const char *weight, an_tensor w, bool keep, an_fp8 *m)
 {
     char name[AN_NAME_MAX + 16];
-    const char *example;
     an_tensor scales;
     *m = (an_fp8){.w = w};
     if (ld->status || an_dtype_is_quant(w.dtype)) return;
     if (w.dtype == AN_F8_E4M3 && weight) {
         if (find_scales(ld, weight, name, &scales))
             read_scales(ld, m, name, &scales);
-        else if (set_has_scales(ld->set, &example))
+        else if (scales_in_set(ld))
             ld->status = an_fail(ld->err, AN_INVALID,
                                  "%s: F8_E4M3 without %s_scale or %s_scale_inv beside it, where "
                                  "the file has %s",
-                                 weight, weight, weight, example);
+                                 weight, weight, weight, ld->scales);
     }
     if (!ld->status && !keep && ld->fp8 && m->w.dtype != AN_F8_E4M3) round_matrix(ld, m);
 }

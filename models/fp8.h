@@ -2,6 +2,7 @@
 #ifndef ANNEAL_MODELS_FP8_H
 #define ANNEAL_MODELS_FP8_H
 
+#include "config.h"
 #include "load.h"
 
 /* A matrix as an_weight_scaled takes it. */
@@ -16,6 +17,9 @@ typedef struct an_fp8 {
  * beside it. Errors latch; an_fp8_free in any case. */
 void an_fp8_make(an_loader *ld, const char *weight, an_tensor w, bool keep, an_fp8 *m);
 void an_fp8_free(an_fp8 *m);
+/* Refuses a "quantization_config" unless it says that matrices are e4m3, with scales that are read
+ * here. */
+void an_fp8_config(an_config *c);
 /* Whether scales lie beside "x.weight". */
 bool an_fp8_scaled(const an_loader *ld, const char *weight);
 

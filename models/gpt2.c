@@ -1,5 +1,6 @@
 /* gpt2.c: GPT-2 (Radford et al. 2019; transformers' GPT2LMHeadModel): learned positions, LayerNorm
  * in front of each sublayer, one matrix for q, k and v, a feed-forward of two matrices. */
+#include "fp8.h"
 #include "lm.h"
 
 #include <math.h>
@@ -38,7 +39,7 @@ static void config_read(an_config *c, gpt2_config *o)
     an_config_only_bool(c, "add_cross_attention", false);
     an_config_only_bool(c, "scale_attn_by_inverse_layer_idx", false);
     an_config_only_bool(c, "scale_attn_weights", true);
-    an_config_only_null(c, "quantization_config");
+    an_fp8_config(c);
     o->vocab = an_lm_config_need(c, "vocab_size", 1, 1 << 24);
     o->hidden = an_lm_config_need(c, "n_embd", 1, 1 << 17);
     o->layers = (int)an_lm_config_need(c, "n_layer", 1, AN_LM_LAYERS);

@@ -1,6 +1,7 @@
 /* llama_config.c: reads the config.json of every relative of Llama into one record. Keys that are
  * missing have transformers' defaults; what would change the result and is not served is refused
  * by name. */
+#include "fp8.h"
 #include "llama.h"
 
 #include <jansson.h>
@@ -67,10 +68,10 @@ bool an_llama_knows(const char *model_type)
 
 static void refuse_unsupported(an_config *c)
 {
-    static const char *const only_null[] = {"quantization_config", "clip_qkv", "text_config",
-                                            "vision_config"};
+    static const char *const only_null[] = {"clip_qkv", "text_config", "vision_config"};
     for (size_t i = 0; i < sizeof only_null / sizeof *only_null; i++)
         an_config_only_null(c, only_null[i]);
+    an_fp8_config(c);
     an_config_only_bool(c, "use_bidirectional_attention", false);
     an_config_only_bool(c, "is_encoder_decoder", false);
 }

@@ -158,17 +158,20 @@ static an_weight *pack(an_loader *ld, const char *what, int count, const an_fp8 
     return keep_weight(ld, out);
 }
 
-/* Whether the numbers of a weight stay what they are, whatever the loader was told. */
-static bool keeps(int flags)
+/* Whether the numbers of a weight stay what they are, whatever the loader was told: also where
+ * another part of it is in blocks, with which FP8 does not mix. */
+static bool keeps(int flags, int count, const an_tensor *w)
 {
-    return flags & (AN_KEEP | AN_KEEP_F32);
+    bool blocks = false;
+    for (int i = 0; i < count; i++) blocks |= an_dtype_is_quant(w[i].dtype);
+    return blocks || flags & (AN_KEEP | AN_KEEP_F32);
 }
 
 static an_weight *pack_given(an_loader *ld, const char *what, int count, const an_tensor *w,
                              const an_tensor *bias, int flags)
 {
     an_fp8 m[AN_MAX_PARTS] = {{.scale = NULL}};
-    for (int i = 0; i < count; i++) an_fp8_make(ld, NULL, w[i], keeps(flags), &m[i]);
+    for (int i = 0; i < count; i++) an_fp8_make(ld, NULL, w[i], keeps(flags, count, w), &m[i]);
     an_weight *out = pack(ld, what, count, m, bias, flags);
     for (int i = 0; i < count; i++) an_fp8_free(&m[i]);
     return out;
@@ -183,18 +186,20 @@ an_weight *an_load_parts(an_loader *ld, const char *prefix, const an_part *parts
                          int flags)
 {
     an_fp8 w[AN_MAX_PARTS] = {{.scale = NULL}};
-    an_tensor b[AN_MAX_PARTS] = {{0}};
+    an_tensor t[AN_MAX_PARTS] = {{0}}, b[AN_MAX_PARTS] = {{0}};
+    char weight[AN_MAX_PARTS][AN_NAME_MAX];
     int count = 0;
     for (; count < AN_MAX_PARTS && parts[count].name; count++) {
         const an_part *p = &parts[count];
-        char name[AN_NAME_MAX], weight[AN_NAME_MAX], bias[AN_NAME_MAX];
+        char name[AN_NAME_MAX], bias[AN_NAME_MAX];
         an_load_name(ld, name, "%s%s%s", prefix, *p->name ? "." : "", p->name);
-        an_load_name(ld, weight, "%s.weight", name);
+        an_load_name(ld, weight[count], "%s.weight", name);
         an_load_name(ld, bias, "%s.bias", name);
-        an_fp8_make(ld, weight, find_matrix(ld, name, p->n, k), keeps(flags), &w[count]);
+        t[count] = find_matrix(ld, name, p->n, k);
         if (flags & AN_BIAS || (flags & AN_BIAS_MAYBE && an_load_has(ld, bias)))
             b[count] = find(ld, name, "bias", false, 1, &p->n);
     }
+    for (int i = 0; i < count; i++) an_fp8_make(ld, weight[i], t[i], keeps(flags, count, t), &w[i]);
     an_weight *out = pack(ld, prefix, count, w, b, flags);
     for (int i = 0; i < count; i++) an_fp8_free(&w[i]);
     return out;

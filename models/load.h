@@ -25,13 +25,15 @@ typedef struct an_loader {
     an_error *err;
     void (*progress)(void *ctx, double done);
     void *ctx;
-    double bytes_done, bytes_all; /* of the files */
+    double bytes_done, bytes_all;     /* of the files */
+    const an_weights *looked_through; /* fp8.c: the set in which `scales` was looked for, or NULL */
+    const char *scales;
 } an_loader;
 
 /* Weight flags. */
 enum {
-    AN_BIAS = 1,      /* it has a bias, and must have it */
-    AN_KEEP_F32 = 2,  /* its activations are F32 in a BF16 model too */
+    AN_BIAS = 1,       /* it has a bias, and must have it */
+    AN_KEEP_F32 = 2,   /* its activations are F32 in a BF16 model too */
     AN_BIAS_MAYBE = 4, /* it has a bias if the file has one */
     AN_KEEP = 8        /* never rounded to FP8: few numbers on which much depends */
 };

@@ -109,7 +109,8 @@ an_status an_model_probe(an_checkpoint *c, an_model_info *out, an_error *err);
  * (may be NULL) is called with 0..1.
  * weights: dtype itself, or AN_F8_E4M3: the matrices of a language model's layers and of a UNet are
  * rounded to FP8, a scale a row, but for those in GGUF's blocks, heads and routers. (What a device
- * makes of FP8 is told at an_weight_scaled.) Matrices that are FP8 in the file stay so in any case. */
+ * makes of FP8 is told at an_weight_scaled.) Matrices that are FP8 in the file stay so in any case, but for
+ * those with a scale a block, which become dtype unless weights is AN_F8_E4M3. */
 an_status an_model_load(an_device *d, an_checkpoint *c, an_dtype dtype, an_dtype weights,
                         void (*progress)(void *ctx, double done), void *ctx, an_model **out,
                         an_error *err);

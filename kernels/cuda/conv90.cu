@@ -21,11 +21,10 @@ __global__ void __launch_bounds__(S::THREADS, 1)
 
 template <class S> static cudaError_t launch(const gpu_conv *a, int rows, gpu_stream stream)
 {
+    static shared_limit limit;
     CUtensorMap w;
     cudaError_t e = tile90_weight<S>(&w, a->w);
-    if (!e)
-        e = cudaFuncSetAttribute(conv90_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 S::SHARED);
+    if (!e) e = shared_allow(limit, conv90_kernel<S>, S::SHARED);
     if (e) return e;
     KLAUNCH(conv90_kernel<S>, tile90_grid<S>(rows, a->w.n), S::THREADS, S::SHARED, stream)(*a, w);
     return cudaGetLastError();

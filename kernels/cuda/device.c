@@ -112,7 +112,14 @@ static void choose_products(an_device *d, gpu_device *g)
     char why[160];
     const size_t n = strlen(d->description);
     char *const end = d->description + n;
+    const char *wanted = getenv("ANNEAL_WGMMA");
     if (g->capability != WGMMA_CAPABILITY) return;
+    if (wanted && strcmp(wanted, "off") == 0) { /* the way out where the test itself goes wrong */
+        snprintf(end, sizeof d->description - n,
+                 "; products by mma.sync, as ANNEAL_WGMMA=off asks");
+        return;
+    }
+    an_log(AN_LOG_DEBUG, "cuda:%d: testing products by wgmma", g->index);
     g->wgmma = GPU(wgmma_check)(why, sizeof why);
     if (g->wgmma)
         snprintf(end, sizeof d->description - n, "; products by wgmma");

@@ -30,6 +30,7 @@ __global__ void __launch_bounds__(S::THREADS, 1)
 
 template <class S> static cudaError_t launch(const gpu_gemm *a, gpu_stream stream)
 {
+    static shared_limit limit;
     CUtensorMap x = {}, w;
     cudaError_t e = tile90_weight<S>(&w, a->w);
     /* a range's rows may lie past the last of `rows`; other rows than those in order are loaded */
@@ -38,9 +39,7 @@ template <class S> static cudaError_t launch(const gpu_gemm *a, gpu_stream strea
                         ? TILE90_TMA
                         : TILE90_LOADED;
     if (!e && how == TILE90_TMA) e = tensor_map_of(&x, a->x, a->rows, a->k, a->k, S::BM);
-    if (!e)
-        e = cudaFuncSetAttribute(gemm90_kernel<S>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 S::SHARED);
+    if (!e) e = shared_allow(limit, gemm90_kernel<S>, S::SHARED);
     if (e) return e;
     KLAUNCH(gemm90_kernel<S>, tile90_grid<S>(a->rows, a->w.n), S::THREADS, S::SHARED, stream)
     (*a, x, w, how);

@@ -175,10 +175,10 @@ static bool ran(an_lane *l, const an_repeat *key, an_ops_fn *ops, void *ctx)
     gpu_lane *g = l->gpu;
     const graph_key k = key_of(l, key);
     if (!g->graphs && !(g->graphs = calloc(1, sizeof *g->graphs))) return false;
-    if (g->graphs->failures >= MOST_FAILURES) return false;
     gpu_graph *at = find(g->graphs, &k);
     at->used = ++g->graphs->clock;
-    if (!at->exec && !at->plain && at->met++ > 0) record(l, at, ops, ctx);
+    if (!at->exec && !at->plain && at->met++ > 0 && g->graphs->failures < MOST_FAILURES)
+        record(l, at, ops, ctx);
     return at->exec && replay(l, at);
 }
 

@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { M = 72, N = 136, K = 136, PITCH = 192 };
+/* K: twelve steps, so that every stage of the ring comes round more than once. */
+enum { M = 72, N = 136, K = 712, PITCH = 768, CHANNELS = 100 };
 
 /* Everything that the check needs, on the host, and so on the GPU. */
 typedef struct samples {
@@ -38,40 +39,42 @@ static void fill(samples *s)
 }
 
 /* Product `which` of 0 .. PRODUCTS - 1 by mma.sync into y[0], by wgmma into y[1]; `at` on the GPU.
- * 64 and 128 columns wide, one warpgroup and two, tiles by TMA and by threads, gated; a picture. */
-enum { PRODUCTS = 5 };
+ * 64 and 128 columns wide, one warpgroup and two of each, tiles by TMA and by threads, gated; and
+ * a picture. */
+enum { PICTURE = 6, PRODUCTS };
 static int run(samples *at, int which)
 {
-    static const int rows[] = {M, 40, M, M}, n[] = {72, 128, 128, 136};
+    static const int rows[] = {M, 40, M, M, 40, M}, n[] = {72, 128, 128, 136, 72, 128};
     for (int i = 0; i < 2; i++) {
-        gpu_gemm g = {.w = {at->w, GPU_BF16, which < 4 ? n[which] : 48, PITCH},
+        gpu_gemm g = {.w = {at->w, GPU_BF16, which < PICTURE ? n[which] : 48, PITCH},
                       .x = at->x,
                       .x_dtype = GPU_BF16,
-                      .rows = which < 4 ? rows[which] : 0,
+                      .rows = which < PICTURE ? rows[which] : 0,
                       .k = K,
                       .index = which == 2 ? at->index : NULL,
                       .out = {.bias = at->bias, .y = at->y[i], .ld = N}};
-        if (which == 3) g.out.act = GPU_ACT_SWIGLU;
-        const gpu_conv c = {.w = g.w, /* 6 places in the filter of 20 channels, 24 in the weight */
-                            .x = at->x,
-                            .x_dtype = GPU_BF16,
-                            .pictures = 2,
-                            .h = 4,
-                            .width = 9,
-                            .c = 20,
-                            .up_h = 4,
-                            .up_w = 9,
-                            .oh = 4,
-                            .ow = 9,
-                            .kh = 3,
-                            .kw = 2,
-                            .stride = 1,
-                            .pad_top = 1,
-                            .pad_left = 1,
-                            .out = g.out};
-        const int e = which < 4 ? i ? GPU(gemm90)(&g, NULL) : GPU(gemm)(&g, NULL)
+        if (which == 3 || which == 5) g.out.act = GPU_ACT_SWIGLU;
+        const gpu_conv c = {
+            .w = g.w, /* 6 places in the filter, of 104 channels each in the weight */
+            .x = at->x,
+            .x_dtype = GPU_BF16,
+            .pictures = 2,
+            .h = 4,
+            .width = 9,
+            .c = CHANNELS,
+            .up_h = 4,
+            .up_w = 9,
+            .oh = 4,
+            .ow = 9,
+            .kh = 3,
+            .kw = 2,
+            .stride = 1,
+            .pad_top = 1,
+            .pad_left = 1,
+            .out = g.out};
+        const int e = which < PICTURE ? i ? GPU(gemm90)(&g, NULL) : GPU(gemm)(&g, NULL)
                       : i ? GPU(conv90)(&c, NULL)
-                                : GPU(conv)(&c, NULL);
+                                      : GPU(conv)(&c, NULL);
         if (e) return e;
     }
     return 0;

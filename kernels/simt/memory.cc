@@ -12,7 +12,13 @@ namespace simt
 
 /* Alignment is CUDA's; between two allocations lies a gap that belongs to nobody. Fresh memory is
  * filled with NaN, up to a size: filling gigabytes would only cost time. */
-enum : size_t { ALIGN = 256, GAP = 1024, FILL_MOST = 64 << 20, RESERVE_EXTRA = 1 << 20 };
+enum : size_t {
+    ALIGN = 256,
+    GAP = 1024,
+    FILL_MOST = 64 << 20,
+    PINNED_MOST = (size_t)1 << 40,
+    RESERVE_EXTRA = 1 << 20
+};
 
 /* Allocations in order of address. */
 struct Piece {
@@ -257,6 +263,7 @@ cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned int)
     Locked lock;
     if (!p || bytes == 0 || bytes > SIZE_MAX / 2) return note(cudaErrorInvalidValue);
     if (capture_allows()) return note(cudaErrorStreamCaptureUnsupported);
+    if (bytes > PINNED_MOST) return note(cudaErrorMemoryAllocation);
     *p = aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
     if (!*p) return note(cudaErrorMemoryAllocation);
     const cudaError_t e = pin(*p, bytes, true);

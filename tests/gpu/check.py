@@ -4,7 +4,7 @@ import argparse, concurrent.futures, datetime, json, os, platform, re, shutil, s
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 CARRIED = os.path.join(ROOT, 'build-carry')
 # The suites that run on any device; those with a name filter are what --quick runs of them.
-KERNELS = ['attention', 'conv', 'gemm', 'hopper', 'lane', 'lm', 'norm', 'ops', 'paged', 'paged_split', 'quant', 'repeat',
+KERNELS = ['attention', 'conv', 'fp8', 'gemm', 'hopper', 'lane', 'lm', 'norm', 'ops', 'paged', 'paged_split', 'quant', 'repeat',
            'sample', 'step', 'tiles']
 QUICK_KERNELS = [('norm', 'rms'), ('ops', 'add'), ('step', 'latent')]
 RACES = ['attention', 'conv', 'gemm', 'lm', 'norm', 'paged', 'quant', 'sample']  # kernels that use shared memory

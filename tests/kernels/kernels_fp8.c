@@ -109,15 +109,16 @@ TEST(what_a_weight_occupies)
 {
     enum { N = 256, K = 512 };
     for (int i = 0; i < 2; i++) {
-        h_run h = {.d = h_device(h_tested(), "auto", 1)};
-        REQUIRE(h.d);
+        an_device *d = h_device(h_tested(), "auto", 1);
+        REQUIRE(d);
+        h_run h = {.d = d};
         const fp8_case c = {1, N, K, AN_ACT_NONE, i ? AN_BF16 : AN_F32, false, false};
         const an_weight *w = fp8_weight(&h, &c);
         const size_t least = h_on("cpu") || !i ? (size_t)N * K * (i ? 2 : 4) : (size_t)N * K;
         if (w) CHECK_MSG(w->bytes >= least && w->bytes < least + 16384, "%zu bytes", w->bytes);
         CHECK(h_on("cpu") || !i || !w->rows);
         h_free(&h);
-        an_device_close(h.d);
+        an_device_close(d);
     }
 }
 

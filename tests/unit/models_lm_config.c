@@ -80,6 +80,9 @@ TEST(what_is_not_served_is_refused_by_name)
     refused("llama", "{\"hidden_act\":\"relu\"}", "hidden_act is \"relu\"");
     refused("llama", "{\"quantization_config\":{\"bits\":4}}",
             "quantization_config is {\"bits\":4}");
+    refused("llama",
+            "{\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[64,64]}}",
+            "blocks of 128 x 128");
     refused("gemma3", "{\"vision_config\":{}}", "vision_config is {}: only null");
     refused("gemma2", "{\"layer_types\":[\"full_attention\"]}", "a list of 3");
     refused("gemma2", "{\"layer_types\":[\"full_attention\",\"linear_attention\",3]}",
