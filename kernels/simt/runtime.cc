@@ -58,6 +58,8 @@ static bool set_option(const char *name, const char *v)
         options.capability = (int)n;
     else if (strcmp(name, "faulty") == 0)
         options.faulty = n != 0;
+    else if (strcmp(name, "dry") == 0)
+        options.dry = n != 0;
     else if (strcmp(name, "capture") == 0)
         options.capture = n;
     else if (strcmp(name, "devices") == 0 && n >= 1 && n <= DEVICES_MOST)

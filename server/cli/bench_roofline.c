@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #define MAX_OPS 48
+#define DRY     "dry=1,memory=1024G" /* of the emulated GPU: nothing is computed, any model fits */
 
 /* What the calls of one op came to in a tick. */
 typedef struct ledger_line {
@@ -213,7 +214,7 @@ static an_status open_device(const an_options *o, an_device **out, an_error *err
     an_device_options device = o->engine.device;
     if (!device.device || strcmp(device.device, "auto") == 0) {
         device.device = "simt";
-        setenv("ANNEAL_SIMT", "dry=1,memory=1024G", 0);
+        setenv("ANNEAL_SIMT", DRY, 0);
     }
     return an_device_open(&device, out, err);
 }
