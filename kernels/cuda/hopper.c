@@ -46,7 +46,7 @@ static int run(samples *at, int which)
 {
     static const int rows[] = {M, 40, M, M, 40, M}, n[] = {72, 128, 128, 136, 72, 128};
     for (int i = 0; i < 2; i++) {
-        gpu_gemm g = {.w = {at->w, GPU_BF16, which < PICTURE ? n[which] : 48, PITCH},
+        gpu_gemm g = {.w = {at->w, GPU_BF16, which < PICTURE ? n[which] : 48, PITCH, NULL},
                       .x = at->x,
                       .x_dtype = GPU_BF16,
                       .rows = which < PICTURE ? rows[which] : 0,

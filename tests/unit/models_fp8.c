@@ -69,9 +69,7 @@ static void put_matrix(file *f, const char *name, const an_tensor *t, int kind)
 /* What published folders of such files say in their config. */
 static const char *const said[] = {
     "{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\"}",
-    "{\"quant_method\":\"fp8\",\"activation_scheme\":\"dynamic\","
-    "\"weight_block_size\":[128,128]}",
-    "null"};
+    "{\"quant_method\":\"fp8\",\"weight_block_size\":[128,128]}", "null"};
 
 /* The golden llama's config with a "quantization_config". */
 static void put_config(const char *path, const char *quantization)
