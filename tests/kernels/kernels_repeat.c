@@ -21,7 +21,7 @@ typedef struct work {
     an_tensor x, y;
     const int32_t *index;
     int calls; /* of ops() */
-    enum { FINE, UPLOADS, DOWNLOADS, WAITS, STAGES, COUNTS } what;
+    enum trouble { FINE, UPLOADS, DOWNLOADS, WAITS, STAGES, COUNTS } what;
     float plain[2 * C]; /* what UPLOADS brings */
     int64_t n_nan;
 } work;
@@ -182,7 +182,7 @@ TEST(what_cannot_be_recorded)
     for (int what = UPLOADS; what <= COUNTS; what++) {
         bench b;
         REQUIRE(bench_open(&b, "auto"));
-        b.w.what = what;
+        b.w.what = (enum trouble)what;
         for (int t = 0; t < 5; t++) CHECK_MSG(tick(&b, 1, 0, t, NULL), "%s", name[what]);
         expect(&b, name[what], 0, 0, 1);
         CHECK(b.w.calls == 6); /* one of them in vain */
