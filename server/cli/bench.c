@@ -102,17 +102,14 @@ static an_status measure_model(bench *b, an_checkpoint *c, an_model *model, an_e
 {
     const an_model_info *m = an_model_describe(model);
     const bench_ask *ask = b->ask;
-    bench_plan p = {.h = (ask->height ? ask->height : m->height) / m->factor,
-                    .w = (ask->width ? ask->width : m->width) / m->factor,
-                    .max_rows = 1};
+    bench_plan p = {.max_rows = 1};
+    an_status s = bench_plan_size(m, ask->width, ask->height, &p, err);
+    if (s) return s;
     memcpy(p.stages, ask->stages, sizeof p.stages);
-    if (ask->width % m->size_multiple || ask->height % m->size_multiple)
-        return an_fail(err, AN_INVALID, "--size: %dx%d; width and height must be multiples of %d",
-                       ask->width, ask->height, m->size_multiple);
     for (int i = 0; i < ask->n_rows && p.stages[AN_STAGE_DENOISE]; i++)
         if (ask->rows[i] > p.max_rows) p.max_rows = ask->rows[i];
     bench_rig *g = NULL;
-    an_status s = bench_rig_new(b->device, model, c, &p, &g, err);
+    s = bench_rig_new(b->device, model, c, &p, &g, err);
     for (int stage = 0; stage < AN_STAGE_COUNT && !s; stage++) {
         if (!p.stages[stage]) continue;
         if (stage == AN_STAGE_DENOISE) {

@@ -112,19 +112,18 @@ static an_status pictures(an_device *d, an_checkpoint *c, an_model *model, const
                           json_t *report, an_error *err)
 {
     const an_model_info *m = an_model_describe(model);
-    const int width = a->width ? a->width : m->width, height = a->height ? a->height : m->height;
-    bench_plan p = {.h = height / m->factor, .w = width / m->factor, .max_rows = 1};
+    bench_plan p = {.max_rows = 1};
     bench_rig *rig = NULL;
     char size[32];
-    if (width % m->size_multiple || height % m->size_multiple)
-        return an_fail(err, AN_INVALID, "--size: %dx%d; width and height must be multiples of %d",
-                       width, height, m->size_multiple);
-    snprintf(size, sizeof size, "%dx%d", width, height);
+    an_status s = bench_plan_size(m, a->width, a->height, &p, err);
+    if (s) return s;
+    snprintf(size, sizeof size, "%lldx%lld", (long long)p.w * m->factor,
+             (long long)p.h * m->factor);
     p.no_tokenizer = a->made_up;
     p.stages[AN_STAGE_TEXT] = p.stages[AN_STAGE_DENOISE] = p.stages[AN_STAGE_DECODE] = true;
     for (int i = 0; i < a->n_rows; i++)
         if (a->rows[i] > p.max_rows) p.max_rows = a->rows[i];
-    an_status s = bench_rig_new(d, model, c, &p, &rig, err);
+    s = bench_rig_new(d, model, c, &p, &rig, err);
     if (!s) s = picture_tick(rig, a, AN_STAGE_TEXT, 1, "", report, err);
     for (int i = 0; i < a->n_rows && !s; i++)
         s = picture_tick(rig, a, AN_STAGE_DENOISE, a->rows[i], size, report, err);

@@ -189,6 +189,17 @@ static an_status open_lane(bench_rig *g, an_error *err)
     return s;
 }
 
+an_status bench_plan_size(const an_model_info *m, int width, int height, bench_plan *p,
+                          an_error *err)
+{
+    if (width % m->size_multiple || height % m->size_multiple)
+        return an_fail(err, AN_INVALID, "--size: %dx%d; width and height must be multiples of %d",
+                       width, height, m->size_multiple);
+    p->w = (width ? width : m->width) / m->factor;
+    p->h = (height ? height : m->height) / m->factor;
+    return AN_OK;
+}
+
 an_status bench_rig_new(an_device *d, an_model *m, an_checkpoint *c, const bench_plan *p,
                         bench_rig **out, an_error *err)
 {

@@ -19,6 +19,9 @@ typedef struct bench_plan {
     bool no_tokenizer; /* the prompt is zeros */
 } bench_plan;
 
+/* The plan's latents, of a picture of this size; 0 is the model's. */
+an_status bench_plan_size(const an_model_info *m, int width, int height, bench_plan *p,
+                          an_error *err);
 /* Takes memory, encodes the prompt. model and checkpoint stay the caller's. */
 an_status bench_rig_new(an_device *d, an_model *m, an_checkpoint *c, const bench_plan *p,
                         bench_rig **out, an_error *err);

@@ -1,6 +1,6 @@
 """What the HTTP suites share: a server of their own, requests, PNG pixels, golden tensors.
 Only Python's standard library, so that a bare Debian runs it."""
-import atexit, base64, http.client, json, os, signal, socket, struct, subprocess, sys, tempfile, time, zlib
+import atexit, base64, http.client, json, os, signal, socket, struct, subprocess, sys, tempfile, threading, time, zlib
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 ANNEAL = os.environ.get('ANNEAL_BINARY', os.path.join(ROOT, 'build', 'anneal'))
@@ -165,6 +165,20 @@ def png_pixels(data):
         out += line
         previous = line
     return w, h, bytes(out)
+
+
+def together(*calls):
+    """What they return when they are made at the same time."""
+    out = [None] * len(calls)
+
+    def run(i):
+        out[i] = calls[i]()
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return out
 
 
 def safetensors(path):

@@ -1,22 +1,11 @@
 """Several devices behind one server, on the GPU's emulation: the same bytes from whichever of them, jobs
 spread over both; /health, /metrics and the log tell them apart; one that is lost fails its own jobs only."""
-import json, os, shutil, sys, threading, unittest
+import json, os, shutil, sys, unittest
 sys.path.insert(0, os.path.dirname(__file__))
 from text_models import *
 
 PICTURE = dict(model='sd1', prompt='owl', size='32x32', steps=4)
 CHAT = dict(model='tiny', max_tokens=20, temperature=0.8, ignore_eos=True, messages=[dict(role='user', content='Hi')])
-
-
-def crowd(calls):
-    """What each of the calls returns, all made at once."""
-    out = [None] * len(calls)
-    threads = [threading.Thread(target=lambda i=i: out.__setitem__(i, calls[i]())) for i in range(len(calls))]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    return out
 
 
 class Devices(unittest.TestCase):
@@ -56,7 +45,7 @@ class Devices(unittest.TestCase):
         server = self.serve('simt,simt', 'memory=256M')
         self.assertIn('2 devices', server.output())
         self.assertIn('device 2: simt: ', server.output())
-        got = crowd([lambda s=s: server.images(**PICTURE, seed=s) for s in seeds] + [lambda s=s: self.chat(server, s) for s in seeds])
+        got = together(*[lambda s=s: server.images(**PICTURE, seed=s) for s in seeds], *[lambda s=s: self.chat(server, s) for s in seeds])
         self.assertEqual((got[:4], got[4:]), want)
         status, health = self.health(server)
         self.assertEqual((status, [d['status'] for d in health['devices']]), (200, ['ok', 'ok']), health)
@@ -72,7 +61,7 @@ class Devices(unittest.TestCase):
         picture = server.images(**PICTURE, seed=7)
         lost = done = 0
         for _ in range(50):  # until the second device has had its 1500 launches
-            for status, answer in crowd([lambda: server.post('/v1/images/generations', dict(PICTURE, seed=7, response_format='b64_json'))] * 3):
+            for status, answer in together(*[lambda: server.post('/v1/images/generations', dict(PICTURE, seed=7, response_format='b64_json'))] * 3):
                 self.assertIn(status, (200, 503), answer)
                 if status == 503:
                     self.assertRegex(answer['error']['message'], '^device lost: 2 of 2: .*ECC')

@@ -1,7 +1,7 @@
 """The device simt: the GPU's kernels, emulated, under the whole server. The golden pictures, the same
 bytes alone and in company, text as the CPU computes it, and too little memory. The host's hand in
 device memory is caught (guard=1)."""
-import base64, json, math, os, shutil, sys, threading, unittest
+import base64, json, math, os, shutil, sys, unittest
 sys.path.insert(0, os.path.dirname(__file__))
 from text_models import *
 from test_golden import goldens
@@ -9,20 +9,6 @@ from test_golden import goldens
 GUARD = {'ANNEAL_SIMT': 'guard=1'}
 SMALL = dict(prompt='owl', seed=2, size='64x64', steps=3, guidance_scale=4)
 OTHER = dict(prompt='pizza', seed=9, size='64x64', steps=2, guidance_scale=1, sampler='euler_a')
-
-
-def together(*calls):
-    """What they return when they are made at the same time."""
-    out = [None] * len(calls)
-
-    def run(i):
-        out[i] = calls[i]()
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(calls))]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    return out
 
 
 class Pictures(unittest.TestCase):

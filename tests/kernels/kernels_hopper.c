@@ -2,50 +2,23 @@
  * are the same, and on whole numbers those of mma.sync; a device whose wgmma is wrong says so and
  * goes on without. Launchers are called as matrix.c does, on the emulated GPU; a build with CUDA
  * makes a second program of this for a real one. */
-#ifndef AN_GPU_PREFIX
-#define AN_GPU_PREFIX an_simt_
-#define GPU_TESTED    "simt"
-#endif
-#include "cuda/matrix.h"
-#include "harness.h"
+#include "gpu_products.h"
 
 enum { M = 150 };
 
-static const char *const orders[] = {"order=seq", "order=rev", "order=rand,seed=1",
-                                     "order=rand,seed=2"};
-static bool emulated(const char *options)
-{
-    return strcmp(GPU_TESTED, "simt") || simt_configure(options);
-}
-
-typedef struct fixture {
-    an_device *d;
-    an_lane *l;
-} fixture;
-
 static bool set_up(fixture *f)
 {
-    an_error err = {0};
-    an_device_options o = {.device = GPU_TESTED, .threads = 1};
-    *f = (fixture){0};
-    if (!emulated("cc=90") || an_device_open(&o, &f->d, &err)) return false;
+    if (!emulated("cc=90") || !open_fixture(f)) return false;
     const gpu_device *g = f->d->gpu;
     if (g->capability == 90) CHECK_MSG(g->wgmma, "%s", an_device_description(f->d));
-    if (!g->wgmma) {
-        an_device_close(f->d);
-        return false;
-    }
-    CHECK(an_lane_open(f->d, (size_t)48 << 20, &f->l, &err) == AN_OK);
-    return f->l != NULL;
+    if (g->wgmma) return true;
+    close_fixture(f, "cc=80,order=seq");
+    return false;
 }
 
 static void tear_down(fixture *f)
 {
-    an_error err = {0};
-    CHECK_MSG(an_lane_status(f->l, &err) == AN_OK, "%s", err.message);
-    an_lane_close(f->l);
-    an_device_close(f->d);
-    CHECK(emulated("cc=80,order=seq"));
+    close_fixture(f, "cc=80,order=seq");
 }
 
 #define SET_UP(f)                                                                                  \
@@ -89,29 +62,10 @@ static an_weight *weight(fixture *f, int64_t n, int64_t k, int side, bool whole)
     return w;
 }
 
-static char *bytes_of(fixture *f, const an_tensor *y)
-{
-    char *p = malloc(an_tensor_bytes(y));
-    an_download(f->l, p, y->data, an_tensor_bytes(y));
-    an_lane_sync(f->l);
-    return p;
-}
-
-/* y, wiped, then by `call`, from byte `at` on; what lies before is not touched. */
+/* y is written from byte `at` on, and the launch went well. */
 static bool gives(fixture *f, const an_tensor *y, int error, const char *want, size_t at)
 {
-    char *got = bytes_of(f, y);
-    bool same = !error && !memcmp(got + at, want + at, an_tensor_bytes(y) - at);
-    for (size_t i = 0; i < at; i++) same &= (uint8_t)got[i] == 0xa5;
-    free(got);
-    return same;
-}
-static void wipe(fixture *f, const an_tensor *y)
-{
-    char *p = malloc(an_tensor_bytes(y));
-    memset(p, 0xa5, an_tensor_bytes(y));
-    an_upload(f->l, y->data, p, an_tensor_bytes(y));
-    free(p);
+    return !error && same_from(f, y, want, at);
 }
 
 /* ---------------------------------------------------------------- products */
@@ -195,46 +149,15 @@ TEST(products)
     tear_down(&f);
 }
 
-/* Rows FIRST .. END - 1 of a product, found through an index, as a mixture of experts asks for. */
 TEST(ranges_and_indices)
 {
-    enum { N = 40, K = 136, FIRST = 5, END = 83 };
+    enum { N = 40, K = 136 };
+    static const int tiles[] = {GPU_TILE_128x128, GPU_TILE_64x64, GPU_TILE_128x128, GPU_TILE_64x64};
     SET_UP(f);
     an_weight *w = weight(&f, N, K, 0, false);
     an_tensor x = values(&f, AN_BF16, M, K, 1, false), y = values(&f, AN_F32, M, N, 2, false);
     an_tensor z = values(&f, AN_F32, M, N, 3, false);
-    int32_t index[M];
-    const int32_t range[2] = {FIRST, END};
-    for (int i = 0; i < M; i++) index[i] = i * 37 % M;
-    void *there = an_lane_scratch(f.l, sizeof index), *span = an_lane_scratch(f.l, sizeof range);
-    an_upload(f.l, there, index, sizeof index);
-    an_upload(f.l, span, range, sizeof range);
-    gpu_gemm g = {.w = ((gpu_weight *)w->impl)->part[0].plain,
-                  .x = x.data,
-                  .x_dtype = GPU_BF16,
-                  .rows = M,
-                  .k = K,
-                  .out = {.bias = ((gpu_weight *)w->impl)->bias, .y = y.data, .ld = N}};
-    CHECK(GPU(gemm90)(&g, GPU(stream)(f.l)) == 0);
-    char *want = bytes_of(&f, &y), *before = bytes_of(&f, &z);
-    g.out.y = z.data, g.index = there, g.range = span;
-    for (int i = 0; i < 4; i++) {
-        CHECK(emulated(orders[i]));
-        g.tile = i % 2 ? GPU_TILE_64x64 : GPU_TILE_128x128;
-        an_upload(f.l, z.data, before, an_tensor_bytes(&z));
-        CHECK(GPU(gemm90)(&g, GPU(stream)(f.l)) == 0);
-        char *got = bytes_of(&f, &z);
-        const size_t row = N * sizeof(float);
-        for (size_t m = 0; m < M; m++)
-            CHECK_MSG(
-                !memcmp(got + m * row,
-                        m >= FIRST && m < END ? want + (size_t)index[m] * row : before + m * row,
-                        row),
-                "way %d row %d", i, (int)m);
-        free(got);
-    }
-    free(want);
-    free(before);
+    check_ranges(&f, GPU(gemm90), w, &x, &y, &z, 5, 83, tiles);
     an_weight_free(w);
     tear_down(&f);
 }

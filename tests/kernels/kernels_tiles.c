@@ -3,46 +3,12 @@
  * index), or which thread went first. Correctness against the reference is the other suites'
  * matter. Launchers are called as matrix.c does, on the emulated GPU; a build with CUDA makes a
  * second program of this for a real one. */
-#ifndef AN_GPU_PREFIX
-#define AN_GPU_PREFIX an_simt_
-#define GPU_TESTED    "simt"
-#endif
-#include "cuda/matrix.h"
+#include "gpu_products.h"
 #include "quant_cases.h"
-
-typedef struct fixture {
-    an_device *d;
-    an_lane *l;
-} fixture;
-
-/* The order that the emulator's threads run in; a real GPU has its own. */
-static bool in_order(const char *options)
-{
-    return strcmp(GPU_TESTED, "simt") || simt_configure(options);
-}
-
-static bool set_up(fixture *f)
-{
-    an_error err = {0};
-    an_device_options o = {.device = GPU_TESTED, .threads = 1};
-    f->d = NULL;
-    if (an_device_open(&o, &f->d, &err)) return false;
-    CHECK(an_lane_open(f->d, (size_t)48 << 20, &f->l, &err) == AN_OK);
-    return f->l != NULL;
-}
-
-static void tear_down(fixture *f)
-{
-    an_error err = {0};
-    CHECK_MSG(an_lane_status(f->l, &err) == AN_OK, "%s", err.message);
-    CHECK(in_order("order=seq"));
-    an_lane_close(f->l);
-    an_device_close(f->d);
-}
 
 #define SET_UP(f)                                                                                  \
     fixture f;                                                                                     \
-    if (!set_up(&f)) SKIP("no device " GPU_TESTED " here")
+    if (!open_fixture(&f)) SKIP("no device " GPU_TESTED " here")
 
 static an_tensor values(fixture *f, an_dtype dtype, int64_t rows, int64_t cols, uint64_t seed)
 {
@@ -79,48 +45,6 @@ static an_weight *weight(fixture *f, an_dtype format, an_dtype dtype, int64_t n,
     return w;
 }
 
-/* The bytes of y; free. */
-static void *bytes_of(fixture *f, const an_tensor *y)
-{
-    void *p = malloc(an_tensor_bytes(y));
-    an_download(f->l, p, y->data, an_tensor_bytes(y));
-    an_lane_sync(f->l);
-    return p;
-}
-
-/* Nothing of an earlier product is left in y. */
-static void wipe(fixture *f, const an_tensor *y)
-{
-    void *p = malloc(an_tensor_bytes(y));
-    memset(p, 0xa5, an_tensor_bytes(y));
-    an_upload(f->l, y->data, p, an_tensor_bytes(y));
-    free(p);
-}
-
-/* Whether y was written from byte `at` on, with what `want` has there, and nowhere else. */
-static bool same_from(fixture *f, const an_tensor *y, const void *want, size_t at)
-{
-    char *got = bytes_of(f, y);
-    const size_t bytes = an_tensor_bytes(y);
-    bool same = !memcmp(got + at, (const char *)want + at, bytes - at);
-    for (size_t i = 0; i < at; i++) same &= (uint8_t)got[i] == 0xa5;
-    free(got);
-    return same;
-}
-
-static gpu_out out_of(const an_weight *w, const an_tensor *y, const an_tensor *residual, an_act act)
-{
-    return (gpu_out){.bias = ((gpu_weight *)w->impl)->bias,
-                     .residual = residual ? residual->data : NULL,
-                     .y = y->data,
-                     .y_dtype = y->dtype == AN_BF16 ? GPU_BF16 : GPU_F32,
-                     .ld = (int)y->dim[1],
-                     .act = (int)act};
-}
-
-static const char *const orders[] = {"order=seq", "order=rev", "order=rand,seed=1",
-                                     "order=rand,seed=2"};
-
 /* ---------------------------------------------------------------- products */
 
 /* More than stages + 2 steps of the deepest ring, ragged everywhere. */
@@ -142,11 +66,11 @@ static void check_gemm(fixture *f, an_dtype format, an_dtype dtype, int64_t n, i
                   .k = (int)k,
                   .out = out_of(w, &y, &r, act)};
     const size_t row = an_tensor_bytes(&y) / M;
-    void *want = NULL;
+    char *want = NULL;
     static const int tiles[] = {GPU_TILE_64x64, GPU_TILE_64x32, GPU_TILE_128x128, GPU_TILE_16x32};
     for (int i = 0; i < (dtype == AN_F32 ? 2 : 4); i++) {
         g.tile = tiles[i];
-        CHECK(in_order(orders[i]));
+        CHECK(emulated(orders[i]));
         wipe(f, &y);
         CHECK(GPU(gemm)(&g, GPU(stream)(f->l)) == 0);
         if (!want) want = bytes_of(f, &y);
@@ -181,7 +105,7 @@ TEST(tiles_of_products)
     an_lane_release(f.l, mark);
     check_gemm(&f, AN_F32, AN_F32, 70, 300, AN_ACT_GEGLU_TANH, AN_F32);
     check_gemm(&f, AN_F32, AN_F32, 45, 61, AN_ACT_QUICK_GELU, AN_F32);
-    tear_down(&f);
+    close_fixture(&f, "order=seq");
 }
 
 TEST(tiles_of_products_with_fp8)
@@ -193,50 +117,21 @@ TEST(tiles_of_products_with_fp8)
     an_lane_release(f.l, mark);
     check_gemm(&f, AN_F8_E4M3, AN_BF16, 76, K, AN_ACT_GEGLU, AN_BF16);
     check_gemm(&f, AN_F8_E4M3, AN_BF16, 33, 64, AN_ACT_GELU_TANH, AN_BF16);
-    tear_down(&f);
+    close_fixture(&f, "order=seq");
 }
 
-/* Rows FIRST .. END - 1 of a product, of rows of x found through an index: they are those of the
- * rows in order, and no other row of y is written. */
 TEST(ranges_and_indices)
 {
-    enum { N = 40, FIRST = 5, END = 23 };
+    enum { N = 40 };
+    static const int tiles[] = {GPU_TILE_16x32, GPU_TILE_16x32 + 1, GPU_TILE_16x32 + 2,
+                                GPU_TILE_16x32 + 3};
     SET_UP(f);
     an_weight *w = weight(&f, AN_BF16, AN_BF16, N, K, 0, 0);
     an_tensor x = values(&f, AN_BF16, M, K, 1), y = values(&f, AN_F32, M, N, 2);
     an_tensor z = values(&f, AN_F32, M, N, 3);
-    int32_t index[M];
-    const int32_t range[2] = {FIRST, END};
-    for (int i = 0; i < M; i++) index[i] = i * 37 % M;
-    void *there = an_lane_scratch(f.l, sizeof index), *span = an_lane_scratch(f.l, sizeof range);
-    an_upload(f.l, there, index, sizeof index);
-    an_upload(f.l, span, range, sizeof range);
-    gpu_gemm g = {.w = ((gpu_weight *)w->impl)->part[0].plain,
-                  .x = x.data,
-                  .x_dtype = GPU_BF16,
-                  .rows = M,
-                  .k = K,
-                  .out = out_of(w, &y, NULL, AN_ACT_NONE)};
-    CHECK(GPU(gemm)(&g, GPU(stream)(f.l)) == 0);
-    float *want = bytes_of(&f, &y), *before = bytes_of(&f, &z);
-    g.out.y = z.data, g.index = there, g.range = span;
-    for (int i = 0; i < 4; i++) {
-        CHECK(in_order(orders[i]));
-        g.tile = GPU_TILE_16x32 + i;
-        an_upload(f.l, z.data, before, an_tensor_bytes(&z));
-        CHECK(GPU(gemm)(&g, GPU(stream)(f.l)) == 0);
-        float *got = bytes_of(&f, &z);
-        for (int m = 0; m < M; m++)
-            CHECK_MSG(!memcmp(got + m * N,
-                              m >= FIRST && m < END ? want + index[m] * N : before + m * N,
-                              N * sizeof *got),
-                      "tile %d row %d", g.tile, m);
-        free(got);
-    }
-    free(want);
-    free(before);
+    check_ranges(&f, GPU(gemm), w, &x, &y, &z, 5, 23, tiles);
     an_weight_free(w);
-    tear_down(&f);
+    close_fixture(&f, "order=seq");
 }
 
 /* ---------------------------------------------------------------- convolution */
@@ -274,11 +169,11 @@ static void check_conv(fixture *f, const conv_case *c)
     g.out.row_bias = rb.data;
     g.out.row_bias_dtype = GPU_F32;
     g.out.row_pixels = oh * ow;
-    void *want = NULL;
+    char *want = NULL;
     static const int tiles[] = {GPU_TILE_64x64, GPU_TILE_64x32, GPU_TILE_128x128, GPU_TILE_16x32};
     for (int i = 0; i < (c->dtype == AN_F32 ? 2 : 4); i++) {
         g.tile = tiles[i];
-        CHECK(in_order(orders[i]));
+        CHECK(emulated(orders[i]));
         wipe(f, &y);
         CHECK(GPU(conv)(&g, GPU(stream)(f->l)) == 0);
         if (!want) want = bytes_of(f, &y);
@@ -309,7 +204,7 @@ TEST(tiles_of_convolutions)
         {AN_F32, 36, 37, 3, 1, 5, 5, 5, 5},   {AN_F32, 3, 8, 3, 2, 6, 6, 12, 12},
     };
     for (int i = 0; i < 8; i++) check_conv(&f, &cases[i]);
-    tear_down(&f);
+    close_fixture(&f, "order=seq");
 }
 
 /* ---------------------------------------------------------------- blocks */
@@ -334,7 +229,7 @@ TEST(tiles_of_blocks)
                        .rows = M,
                        .out = out_of(w, &y, NULL, AN_ACT_NONE),
                        .tile = GPU_TILE_64x64};
-        CHECK(in_order(orders[i % 4]));
+        CHECK(emulated(orders[i % 4]));
         CHECK(GPU(quant)(&q, GPU(stream)(f.l)) == 0);
         void *want = bytes_of(&f, &y);
         static const int few[] = {M, 1, 3, 17, 60};
@@ -352,7 +247,7 @@ TEST(tiles_of_blocks)
         free(want);
         an_weight_free(w);
     }
-    tear_down(&f);
+    close_fixture(&f, "order=seq");
 }
 
 /* Activations in 8 bits are those of an_q8_round, to the bit, with the sums beside them; what is
@@ -390,7 +285,7 @@ TEST(rounded_activations)
             CHECK(!memcmp(r->q + b % 4 * AN_Q8_BLOCK, q, sizeof q));
             CHECK(r->sum[b % 4][0] == sum[0] && r->sum[b % 4][1] == sum[1]);
         }
-    tear_down(&f);
+    close_fixture(&f, "order=seq");
 }
 
 int main(int argc, char **argv)
