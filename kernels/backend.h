@@ -51,6 +51,10 @@ typedef struct an_backend {
     an_status (*conv2d)(an_lane *l, const an_conv_args *a);
     an_status (*group_norm)(an_lane *l, const an_tensor *x, const float *gamma, const float *beta,
                             int groups, float eps, bool silu, const an_tensor *y);
+    /* NULL: concat, then group_norm */
+    an_status (*concat_group_norm)(an_lane *l, const an_tensor *a, const an_tensor *b,
+                                   const an_tensor *cat, const float *gamma, const float *beta,
+                                   int groups, float eps, bool silu, const an_tensor *y);
     an_status (*layer_norm)(an_lane *l, const an_tensor *x, const float *gamma, const float *beta,
                             float eps, const an_tensor *y);
     an_status (*rms_norm)(an_lane *l, const an_tensor *x, const float *gamma, float eps,

@@ -71,6 +71,7 @@ static bool conv_ok(an_lane *l, const an_conv_args *a)
     if (!rb) return true;
     if (!active(l, op, "row_bias", rb)) return false;
     if (an_tensor_count(rb) != x->dim[0] * a->w->n || last(rb) != a->w->n ||
+        (a->row_bias_stride && a->row_bias_stride < a->w->n) ||
         (rb->dtype != x->dtype && rb->dtype != AN_F32))
         return bad(l, op, "row_bias must be [n,out] in x's dtype or F32", rb, x);
     return true;
@@ -90,23 +91,64 @@ void an_conv2d(an_lane *l, const an_conv_args *a)
 
 /* ---------------------------------------------------------------- norms */
 
+static bool group_norm_ok(an_lane *l, const char *op, const an_tensor *x, const an_tensor *gamma,
+                          const an_tensor *beta, int groups, const an_tensor *y)
+{
+    char what[80];
+    if (!active(l, op, "x", x) || !active(l, op, "y", y) ||
+        !same(l, op, "x and y must be alike", x, y) || !params(l, op, "gamma", gamma, x) ||
+        !params(l, op, "beta", beta, x))
+        return false;
+    if (x->ndim >= 3 && groups >= 1 && last(x) % groups == 0) return true;
+    snprintf(what, sizeof what, "%d groups do not divide x [n,...,c]", groups);
+    return bad(l, op, what, x, NULL);
+}
+
 void an_group_norm(an_lane *l, an_tensor x, const an_tensor *gamma, const an_tensor *beta,
                    int groups, float eps, bool silu, an_tensor y)
 {
-    const char *op = "group_norm";
-    if (!live(l) || !active(l, op, "x", &x) || !active(l, op, "y", &y) ||
-        !same(l, op, "x and y must be alike", &x, &y) || !params(l, op, "gamma", gamma, &x) ||
-        !params(l, op, "beta", beta, &x))
-        return;
-    if (x.ndim < 3 || groups < 1 || last(&x) % groups) {
-        char what[80];
-        snprintf(what, sizeof what, "%d groups do not divide x [n,...,c]", groups);
-        bad(l, op, what, &x, NULL);
-        return;
-    }
+    if (!live(l) || !group_norm_ok(l, "group_norm", &x, gamma, beta, groups, &y)) return;
     moves(l, &x);
     moves(l, &y);
     CALL(l, group_norm, &x, gamma->data, beta->data, groups, eps, silu, &y);
+}
+
+static bool concat_ok(an_lane *l, const char *op, const an_tensor *a, const an_tensor *b,
+                      const an_tensor *y)
+{
+    if (!active(l, op, "a", a) || !active(l, op, "b", b) || !active(l, op, "y", y)) return false;
+    if (a->dtype != b->dtype || leading(a) != leading(b))
+        return bad(l, op, "a and b must differ in the last dim alone", a, b);
+    if (a->dtype != y->dtype || leading(y) != leading(a) || last(y) != last(a) + last(b))
+        return bad(l, op, "y's last dim must be the sum of a's and b's", a, y);
+    return true;
+}
+
+void an_concat(an_lane *l, an_tensor a, an_tensor b, an_tensor y)
+{
+    if (!live(l) || !concat_ok(l, "concat", &a, &b, &y)) return;
+    l->bytes += 2.0 * (double)an_tensor_bytes(&y);
+    CALL(l, concat, &a, &b, &y);
+}
+
+void an_concat_group_norm(an_lane *l, an_tensor a, an_tensor b, an_tensor cat,
+                          const an_tensor *gamma, const an_tensor *beta, int groups, float eps,
+                          bool silu, an_tensor y)
+{
+    const char *op = "concat_group_norm";
+    if (!l->device->backend->concat_group_norm) {
+        an_concat(l, a, b, cat);
+        an_group_norm(l, cat, gamma, beta, groups, eps, silu, y);
+        return;
+    }
+    if (!live(l) || !concat_ok(l, op, &a, &b, &cat) ||
+        !group_norm_ok(l, op, &cat, gamma, beta, groups, &y))
+        return;
+    moves(l, &a);
+    moves(l, &b);
+    moves(l, &cat);
+    moves(l, &y);
+    CALL(l, concat_group_norm, &a, &b, &cat, gamma->data, beta->data, groups, eps, silu, &y);
 }
 
 void an_layer_norm(an_lane *l, an_tensor x, const an_tensor *gamma, const an_tensor *beta,
@@ -262,22 +304,6 @@ void an_add(an_lane *l, an_tensor a, an_tensor b, an_tensor y)
     moves(l, &b);
     moves(l, &y);
     CALL(l, add, &a, &b, &y);
-}
-
-void an_concat(an_lane *l, an_tensor a, an_tensor b, an_tensor y)
-{
-    const char *op = "concat";
-    if (!live(l) || !active(l, op, "a", &a) || !active(l, op, "b", &b) || !active(l, op, "y", &y))
-        return;
-    if (a.dtype != b.dtype || leading(&a) != leading(&b)) {
-        bad(l, op, "a and b must differ in the last dim alone", &a, &b);
-    } else if (a.dtype != y.dtype || leading(&y) != leading(&a) ||
-               last(&y) != last(&a) + last(&b)) {
-        bad(l, op, "y's last dim must be the sum of a's and b's", &a, &y);
-    } else {
-        l->bytes += 2.0 * (double)an_tensor_bytes(&y);
-        CALL(l, concat, &a, &b, &y);
-    }
 }
 
 void an_copy(an_lane *l, an_tensor x, an_tensor y)

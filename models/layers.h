@@ -15,21 +15,26 @@ typedef struct an_resnet {
     int64_t in, out; /* channels */
     an_norm norm1, norm2;
     an_weight *conv1, *conv2;
-    an_weight *time;     /* [out, temb], activations F32; NULL in a VAE */
+    int64_t time;        /* first of its outputs among all projections of the time embedding */
+    bool timed;          /* not in a VAE */
     an_weight *shortcut; /* 1x1, NULL if in == out */
 } an_resnet;
 
-/* temb_dim 0: no time embedding. component: "unet", "vae", for labels. */
+/* times: gets its projection of the time embedding; NULL: it has none. component: "unet", "vae",
+ * for labels. */
 void an_resnet_load(an_loader *ld, an_resnet *r, const char *component, const char *prefix,
-                    int64_t in, int64_t out, int64_t temb_dim, int groups, float eps);
-/* x [n, h, w, in]; temb [n, temb_dim] F32, SiLU already applied, or NULL; y [n, h, w, out]. y may
- * be x if in == out. spend_x: nobody needs x afterwards, its memory may be used. */
-void an_resnet_forward(an_lane *l, const an_resnet *r, an_tensor x, const an_tensor *temb,
+                    int64_t in, int64_t out, an_stack *times, int groups, float eps);
+/* x [n, h, w, in]; times F32 [n, all projections of the time embedding], or NULL; y [n, h, w, out].
+ * y may be x if in == out. spend_x: nobody needs x afterwards, its memory may be used. */
+void an_resnet_forward(an_lane *l, const an_resnet *r, an_tensor x, const an_tensor *times,
                        bool spend_x, an_tensor y);
+/* The same of x and skip side by side: their channels are `in` together. y may be x's memory. */
+void an_resnet_joined(an_lane *l, const an_resnet *r, an_tensor x, an_tensor skip,
+                      const an_tensor *times, an_tensor y);
 
 /* y = conv(x) with stride 1 and the size kept; residual may be NULL, or y. */
-void an_conv_same(an_lane *l, an_tensor x, const an_weight *w, const an_tensor *row_bias,
-                  const an_tensor *residual, an_tensor y);
+void an_conv_same(an_lane *l, an_tensor x, const an_weight *w, const an_tensor *residual,
+                  an_tensor y);
 /* Downsample2D: 3x3, stride 2. padding 1 on every side, or (padding 0) one row and column of zeros
  * at the bottom and right only, as VAE encoders have it. */
 void an_downsample(an_lane *l, an_tensor x, const an_weight *w, int padding, an_tensor y);

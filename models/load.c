@@ -143,18 +143,21 @@ static an_dtype dtype_of(const an_loader *ld, int flags)
 static an_weight *pack(an_loader *ld, const char *what, int count, const an_fp8 *w,
                        const an_tensor *bias, int flags)
 {
-    const an_tensor *pw[AN_MAX_PARTS], *pb[AN_MAX_PARTS];
-    const float *scale[AN_MAX_PARTS];
+    const an_tensor **pw = an_load_array(ld, 2 * (size_t)count, sizeof *pw);
+    const float **scale = an_load_array(ld, (size_t)count, sizeof *scale);
     an_weight *out = NULL;
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; i < count && !ld->status; i++) {
         pw[i] = &w[i].w;
         scale[i] = w[i].scale;
-        pb[i] = bias && bias[i].data ? &bias[i] : NULL;
+        pw[count + i] = bias && bias[i].data ? &bias[i] : NULL;
     }
-    if (ld->status) return NULL;
-    ld->status =
-        an_weight_scaled(ld->bag->device, dtype_of(ld, flags), count, pw, scale, pb, &out, ld->err);
-    if (ld->status) an_fail_prefix(ld->err, ld->status, "%s", what);
+    if (!ld->status) {
+        ld->status = an_weight_scaled(ld->bag->device, dtype_of(ld, flags), count, pw, scale,
+                                      pw + count, &out, ld->err);
+        if (ld->status) an_fail_prefix(ld->err, ld->status, "%s", what);
+    }
+    free(pw);
+    free(scale);
     return keep_weight(ld, out);
 }
 
@@ -182,26 +185,89 @@ an_weight *an_load_given(an_loader *ld, const char *what, int count, const an_te
     return pack_given(ld, what, count, w, NULL, flags);
 }
 
+/* A part on its way: its numbers, scales, bias. */
+typedef struct piece {
+    an_tensor w, bias;
+    char weight[AN_NAME_MAX];
+} piece;
+
+static void find_piece(an_loader *ld, const an_part *part, int64_t k, int flags, piece *p)
+{
+    char bias[AN_NAME_MAX];
+    an_load_name(ld, p->weight, "%s.weight", part->name);
+    an_load_name(ld, bias, "%s.bias", part->name);
+    p->w = find_matrix(ld, part->name, part->n, k);
+    if (flags & AN_BIAS || (flags & AN_BIAS_MAYBE && an_load_has(ld, bias)))
+        p->bias = find(ld, part->name, "bias", false, 1, &part->n);
+}
+
+an_weight *an_load_list(an_loader *ld, const char *what, int count, const an_part *parts, int64_t k,
+                        int flags)
+{
+    const size_t n = (size_t)count;
+    piece *p = an_load_array(ld, n, sizeof *p);
+    an_fp8 *w = an_load_array(ld, n, sizeof *w);
+    an_tensor *t = an_load_array(ld, 2 * n, sizeof *t);
+    an_weight *out = NULL;
+    for (int i = 0; i < count && !ld->status; i++) {
+        find_piece(ld, &parts[i], k, flags, &p[i]);
+        t[i] = p[i].w;
+        t[count + i] = p[i].bias;
+    }
+    for (int i = 0; i < count && !ld->status; i++)
+        an_fp8_make(ld, p[i].weight, t[i], keeps(flags, count, t), &w[i]);
+    if (!ld->status) out = pack(ld, what, count, w, t + count, flags);
+    for (int i = 0; w && i < count; i++) an_fp8_free(&w[i]);
+    free(p);
+    free(w);
+    free(t);
+    return out;
+}
+
 an_weight *an_load_parts(an_loader *ld, const char *prefix, const an_part *parts, int64_t k,
                          int flags)
 {
-    an_fp8 w[AN_MAX_PARTS] = {{.scale = NULL}};
-    an_tensor t[AN_MAX_PARTS] = {{0}}, b[AN_MAX_PARTS] = {{0}};
-    char weight[AN_MAX_PARTS][AN_NAME_MAX];
+    an_part list[AN_MAX_PARTS] = {{0}};
+    char name[AN_MAX_PARTS][AN_NAME_MAX];
     int count = 0;
     for (; count < AN_MAX_PARTS && parts[count].name; count++) {
-        const an_part *p = &parts[count];
-        char name[AN_NAME_MAX], bias[AN_NAME_MAX];
-        an_load_name(ld, name, "%s%s%s", prefix, *p->name ? "." : "", p->name);
-        an_load_name(ld, weight[count], "%s.weight", name);
-        an_load_name(ld, bias, "%s.bias", name);
-        t[count] = find_matrix(ld, name, p->n, k);
-        if (flags & AN_BIAS || (flags & AN_BIAS_MAYBE && an_load_has(ld, bias)))
-            b[count] = find(ld, name, "bias", false, 1, &p->n);
+        const char *own = parts[count].name;
+        list[count].n = parts[count].n;
+        list[count].name = an_load_name(ld, name[count], "%s%s%s", prefix, *own ? "." : "", own);
     }
-    for (int i = 0; i < count; i++) an_fp8_make(ld, weight[i], t[i], keeps(flags, count, t), &w[i]);
-    an_weight *out = pack(ld, prefix, count, w, b, flags);
-    for (int i = 0; i < count; i++) an_fp8_free(&w[i]);
+    return an_load_list(ld, prefix, count, list, k, flags);
+}
+
+int64_t an_stack_add(an_loader *ld, an_stack *s, const char *prefix, int64_t n)
+{
+    const int64_t at = s->n;
+    if (ld->status) return at;
+    if (s->count == s->cap) {
+        const int cap = s->cap ? 2 * s->cap : 32;
+        an_stack_part *wider = realloc(s->part, (size_t)cap * sizeof *wider);
+        if (!wider) {
+            ld->status = an_fail(ld->err, AN_NO_MEMORY, "no memory for a list of matrices");
+            return at;
+        }
+        s->part = wider;
+        s->cap = cap;
+    }
+    an_stack_part *p = &s->part[s->count++];
+    an_load_name(ld, p->name, "%s", prefix);
+    p->n = n;
+    s->n += n;
+    return at;
+}
+
+an_weight *an_stack_load(an_loader *ld, an_stack *s, const char *what, int64_t k, int flags)
+{
+    an_part *list = an_load_array(ld, (size_t)s->count, sizeof *list);
+    an_weight *out = NULL;
+    for (int i = 0; list && i < s->count; i++) list[i] = (an_part){s->part[i].name, s->part[i].n};
+    if (list) out = an_load_list(ld, what, s->count, list, k, flags);
+    free(list);
+    free(s->part);
+    *s = (an_stack){.part = NULL};
     return out;
 }
 

@@ -62,6 +62,23 @@ typedef struct an_part {
 enum { AN_MAX_PARTS = 4 };
 an_weight *an_load_parts(an_loader *ld, const char *prefix, const an_part *parts, int64_t k,
                          int flags);
+/* The same of any number of parts, each of a whole name ("name.weight"): `what` is for messages. */
+an_weight *an_load_list(an_loader *ld, const char *what, int count, const an_part *parts, int64_t k,
+                        int flags);
+/* One GEMM of layers all over a network that read the same: each is noted where it is met, and gets
+ * its first output back; then all are loaded. Loading frees the list (as freeing one that was not
+ * loaded does, free(part)). */
+typedef struct an_stack_part {
+    char name[AN_NAME_MAX];
+    int64_t n;
+} an_stack_part;
+typedef struct an_stack {
+    an_stack_part *part;
+    int count, cap;
+    int64_t n; /* outputs so far */
+} an_stack;
+int64_t an_stack_add(an_loader *ld, an_stack *s, const char *prefix, int64_t n);
+an_weight *an_stack_load(an_loader *ld, an_stack *s, const char *what, int64_t k, int flags);
 /* One GEMM of matrices that the caller has: `what` is for messages. */
 an_weight *an_load_given(an_loader *ld, const char *what, int count, const an_tensor *w, int flags);
 /* A tensor by its whole name, as it lies in the file: plain numbers or blocks. */

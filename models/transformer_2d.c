@@ -8,29 +8,29 @@
 
 /* ---------------------------------------------------------------- loading */
 
-static void load_attention(an_loader *ld, an_attention_layer *y, const char *prefix,
-                           const char *norm, int64_t c, int64_t context_dim)
+static void load_attention(an_loader *ld, an_attention_layer *y, an_unet_gather *g,
+                           const char *prefix, const char *norm, int64_t c, bool cross)
 {
     static const char *const qkv[] = {"to_q", "to_k", "to_v", NULL};
     char name[AN_NAME_MAX];
     y->norm = an_load_norm(ld, norm, c, 0, 1e-5f);
-    if (context_dim) {
+    if (cross) {
         y->q = an_load_linear(ld, an_load_name(ld, name, "%s.to_q", prefix), c, c, 0);
-        y->kv = an_load_stacked(ld, prefix, qkv + 1, c, context_dim, 0);
+        an_unet_gather_context(ld, g, prefix, c, y);
     } else {
         y->qkv = an_load_stacked(ld, prefix, qkv, c, c, 0);
     }
     y->out = an_load_linear(ld, an_load_name(ld, name, "%s.to_out.0", prefix), c, c, AN_BIAS);
 }
 
-static void load_block(an_loader *ld, an_transformer_block *b, const char *prefix, int64_t c,
-                       int64_t context_dim, bool only_cross)
+static void load_block(an_loader *ld, an_transformer_block *b, an_unet_gather *g,
+                       const char *prefix, int64_t c, bool only_cross)
 {
     char name[AN_NAME_MAX], norm[AN_NAME_MAX];
-    load_attention(ld, &b->attn1, an_load_name(ld, name, "%s.attn1", prefix),
-                   an_load_name(ld, norm, "%s.norm1", prefix), c, only_cross ? context_dim : 0);
-    load_attention(ld, &b->attn2, an_load_name(ld, name, "%s.attn2", prefix),
-                   an_load_name(ld, norm, "%s.norm2", prefix), c, context_dim);
+    load_attention(ld, &b->attn1, g, an_load_name(ld, name, "%s.attn1", prefix),
+                   an_load_name(ld, norm, "%s.norm1", prefix), c, only_cross);
+    load_attention(ld, &b->attn2, g, an_load_name(ld, name, "%s.attn2", prefix),
+                   an_load_name(ld, norm, "%s.norm2", prefix), c, true);
     b->norm3 = an_load_norm(ld, an_load_name(ld, norm, "%s.norm3", prefix), c, 0, 1e-5f);
     b->ff_in =
         an_load_linear(ld, an_load_name(ld, name, "%s.ff.net.0.proj", prefix), 8 * c, c, AN_BIAS);
@@ -38,22 +38,23 @@ static void load_block(an_loader *ld, an_transformer_block *b, const char *prefi
         an_load_linear(ld, an_load_name(ld, name, "%s.ff.net.2", prefix), c, 4 * c, AN_BIAS);
 }
 
-void an_transformer_load(an_loader *ld, an_transformer *t, const an_unet_config *cfg,
+void an_transformer_load(an_loader *ld, an_transformer *t, an_unet_gather *g,
                          const an_unet_block_config *block, int64_t depth, const char *prefix)
 {
     char name[AN_NAME_MAX];
     int64_t c = block->channels;
+    int groups = g->u->config.groups;
     snprintf(t->label, sizeof t->label, "unet/%s", prefix);
     t->heads = (int)block->heads;
     t->head_dim = (int)(c / block->heads);
     /* 1e-6, whatever norm_eps says of the resnets */
-    t->norm = an_load_norm(ld, an_load_name(ld, name, "%s.norm", prefix), c, cfg->groups, 1e-6f);
+    t->norm = an_load_norm(ld, an_load_name(ld, name, "%s.norm", prefix), c, groups, 1e-6f);
     t->proj_in = an_load_linear(ld, an_load_name(ld, name, "%s.proj_in", prefix), c, c, AN_BIAS);
     t->blocks = (int)depth;
     t->block = an_load_array(ld, (size_t)depth, sizeof *t->block);
     for (int i = 0; i < t->blocks && t->block; i++) {
         an_load_name(ld, name, "%s.transformer_blocks.%d", prefix, i);
-        load_block(ld, &t->block[i], name, c, cfg->context_dim, block->only_cross);
+        load_block(ld, &t->block[i], g, name, c, block->only_cross);
     }
     t->proj_out = an_load_linear(ld, an_load_name(ld, name, "%s.proj_out", prefix), c, c, AN_BIAS);
 }
@@ -90,40 +91,39 @@ static void self_attention(an_lane *l, const an_transformer *t, const an_attenti
 
 /* Keys and values are the context's: rows may have different numbers of them. */
 static void cross_attention(an_lane *l, const an_transformer *t, const an_attention_layer *y,
-                            const an_unet_args *a, an_tensor normed, an_tensor out)
+                            an_unet_call *call, an_tensor normed, an_tensor out)
 {
     int64_t n = normed.dim[0], tokens = normed.dim[1], c = normed.dim[2];
     an_tensor q = an_lane_tensor(l, normed.dtype, n, tokens, c);
-    an_tensor kv = an_lane_tensor(l, normed.dtype, a->context.dim[0], 2 * c);
     an_linear(l, normed, y->q, AN_ACT_NONE, NULL, q);
-    an_linear(l, a->context, y->kv, AN_ACT_NONE, NULL, kv);
+    an_tensor kv = an_unet_context(l, call, y);
     an_attention(l, &(an_attention_args){.rows = n,
                                          .heads = t->heads,
                                          .head_dim = t->head_dim,
                                          .dtype = normed.dtype,
                                          .q = q.data,
-                                         .k = kv.data,
-                                         .v = an_view_of(kv, c, 1).data,
+                                         .k = an_view_of(kv, y->kv_at, 1).data,
+                                         .v = an_view_of(kv, y->kv_at + c, 1).data,
                                          .q_stride = c,
-                                         .k_stride = 2 * c,
-                                         .v_stride = 2 * c,
+                                         .k_stride = kv.dim[1],
+                                         .v_stride = kv.dim[1],
                                          .q_len = tokens,
-                                         .kv_start = a->context_start,
-                                         .kv_lens = a->context_len,
+                                         .kv_start = call->a->context_start,
+                                         .kv_lens = call->a->context_len,
                                          .scale = 1 / sqrtf((float)t->head_dim),
                                          .y = out});
 }
 
 /* h += out(attention(norm(h))); tmp like h. */
 static void attend(an_lane *l, const an_transformer *t, const an_attention_layer *y,
-                   const an_unet_args *a, an_tensor h, an_tensor tmp)
+                   an_unet_call *call, an_tensor h, an_tensor tmp)
 {
     size_t mark = an_lane_mark(l);
     an_norm_layer(l, &y->norm, h, tmp);
     if (y->qkv)
         self_attention(l, t, y, tmp, tmp);
     else
-        cross_attention(l, t, y, a, tmp, tmp);
+        cross_attention(l, t, y, call, tmp, tmp);
     an_linear(l, tmp, y->out, AN_ACT_NONE, &h, h);
     an_lane_release(l, mark);
 }
@@ -138,7 +138,7 @@ static void feed_forward(an_lane *l, const an_transformer_block *b, an_tensor h,
     an_lane_release(l, mark);
 }
 
-void an_transformer_forward(an_lane *l, const an_transformer *t, const an_unet_args *a, an_tensor x)
+void an_transformer_forward(an_lane *l, const an_transformer *t, an_unet_call *call, an_tensor x)
 {
     int64_t n = x.dim[0], tokens = x.dim[1] * x.dim[2], c = x.dim[3];
     size_t mark = an_lane_mark(l);
@@ -150,8 +150,8 @@ void an_transformer_forward(an_lane *l, const an_transformer *t, const an_unet_a
     an_norm_group(l, &t->norm, pixels, false, tmp);
     an_linear(l, tmp, t->proj_in, AN_ACT_NONE, NULL, h);
     for (int i = 0; i < t->blocks; i++) {
-        attend(l, t, &t->block[i].attn1, a, h, tmp);
-        attend(l, t, &t->block[i].attn2, a, h, tmp);
+        attend(l, t, &t->block[i].attn1, call, h, tmp);
+        attend(l, t, &t->block[i].attn2, call, h, tmp);
         feed_forward(l, &t->block[i], h, tmp);
     }
     an_linear(l, h, t->proj_out, AN_ACT_NONE, &pixels, pixels);

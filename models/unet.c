@@ -34,22 +34,55 @@ static bool make_block(an_loader *ld, an_unet_block *b, const an_unet_block_conf
     return ld->status == AN_OK;
 }
 
+static void load_context(an_loader *ld, an_unet_gather *g)
+{
+    an_unet *u = g->u;
+    if (!g->context.count) return;
+    an_weight **more = realloc(u->context, (size_t)(u->contexts + 1) * sizeof(an_weight *));
+    if (!more) {
+        ld->status = an_fail(ld->err, AN_NO_MEMORY, "no memory for a network's layers");
+        return;
+    }
+    u->context = more;
+    u->context[u->contexts++] =
+        an_stack_load(ld, &g->context, "keys and values of the context", u->config.context_dim, 0);
+}
+
+int64_t an_unet_stack_outputs = 32768;
+
+void an_unet_gather_context(an_loader *ld, an_unet_gather *g, const char *prefix, int64_t c,
+                            an_attention_layer *y)
+{
+    char name[AN_NAME_MAX];
+    if (g->context.n + 2 * c > an_unet_stack_outputs) load_context(ld, g);
+    y->kv_stack = g->u->contexts;
+    y->kv_at = an_stack_add(ld, &g->context, an_load_name(ld, name, "%s.to_k", prefix), c);
+    an_stack_add(ld, &g->context, an_load_name(ld, name, "%s.to_v", prefix), c);
+}
+
+static void load_resnet(an_loader *ld, an_unet_gather *g, an_resnet *r, const char *name,
+                        int64_t in, int64_t out)
+{
+    const an_unet_config *cfg = &g->u->config;
+    an_resnet_load(ld, r, "unet", name, in, out, &g->times, cfg->groups, cfg->eps);
+}
+
 /* in: channels of resnet j's input. */
-static void load_layer(an_loader *ld, an_unet_block *b, const an_unet_config *cfg,
+static void load_layer(an_loader *ld, an_unet_block *b, an_unet_gather *g,
                        const an_unet_block_config *bc, const char *direction, int i, int j,
                        int64_t in)
 {
     char name[AN_NAME_MAX];
     an_load_name(ld, name, "%s.%d.resnets.%d", direction, i, j);
-    an_resnet_load(ld, &b->resnet[j], "unet", name, in, bc->channels, cfg->time_dim, cfg->groups,
-                   cfg->eps);
+    load_resnet(ld, g, &b->resnet[j], name, in, bc->channels);
     if (!bc->cross) return;
     an_load_name(ld, name, "%s.%d.attentions.%d", direction, i, j);
-    an_transformer_load(ld, &b->transformer[j], cfg, bc, bc->depth[j], name);
+    an_transformer_load(ld, &b->transformer[j], g, bc, bc->depth[j], name);
 }
 
-static void load_down(an_loader *ld, an_unet *u)
+static void load_down(an_loader *ld, an_unet_gather *g)
 {
+    an_unet *u = g->u;
     const an_unet_config *cfg = &u->config;
     char name[AN_NAME_MAX];
     int64_t in = cfg->down[0].channels;
@@ -58,7 +91,7 @@ static void load_down(an_loader *ld, an_unet *u)
         an_unet_block *b = &u->down[i];
         if (!make_block(ld, b, bc, "down_blocks", i, (int)bc->layers)) return;
         for (int j = 0; j < b->layers; j++) {
-            load_layer(ld, b, cfg, bc, "down_blocks", i, j, in);
+            load_layer(ld, b, g, bc, "down_blocks", i, j, in);
             in = bc->channels;
         }
         if (i == cfg->blocks - 1) continue;
@@ -67,18 +100,17 @@ static void load_down(an_loader *ld, an_unet *u)
     }
 }
 
-static void load_mid(an_loader *ld, an_unet *u)
+static void load_mid(an_loader *ld, an_unet_gather *g)
 {
+    an_unet *u = g->u;
     const an_unet_config *cfg = &u->config;
     int64_t c = cfg->mid.channels;
     if (cfg->mid_kind == AN_MID_NONE) return;
-    an_resnet_load(ld, &u->mid_resnet[0], "unet", "mid_block.resnets.0", c, c, cfg->time_dim,
-                   cfg->groups, cfg->eps);
+    load_resnet(ld, g, &u->mid_resnet[0], "mid_block.resnets.0", c, c);
     if (cfg->mid_kind == AN_MID_PLAIN) return; /* as diffusers builds it: one resnet */
-    an_transformer_load(ld, &u->mid_transformer, cfg, &cfg->mid, cfg->mid.depth[0],
+    an_transformer_load(ld, &u->mid_transformer, g, &cfg->mid, cfg->mid.depth[0],
                         "mid_block.attentions.0");
-    an_resnet_load(ld, &u->mid_resnet[1], "unet", "mid_block.resnets.1", c, c, cfg->time_dim,
-                   cfg->groups, cfg->eps);
+    load_resnet(ld, g, &u->mid_resnet[1], "mid_block.resnets.1", c, c);
 }
 
 /* Channels of the skips, in the order they are pushed. */
@@ -93,8 +125,9 @@ static int skip_channels(const an_unet_config *cfg, int64_t *out)
     return n;
 }
 
-static void load_up(an_loader *ld, an_unet *u)
+static void load_up(an_loader *ld, an_unet_gather *g)
 {
+    an_unet *u = g->u;
     const an_unet_config *cfg = &u->config;
     char name[AN_NAME_MAX];
     int64_t skip[AN_UNET_SKIPS + 1], in = cfg->up[0].channels;
@@ -104,7 +137,7 @@ static void load_up(an_loader *ld, an_unet *u)
         an_unet_block *b = &u->up[i];
         if (!make_block(ld, b, bc, "up_blocks", i, (int)bc->layers + 1)) return;
         for (int j = 0; j < b->layers; j++) {
-            load_layer(ld, b, cfg, bc, "up_blocks", i, j, in + skip[--skips]);
+            load_layer(ld, b, g, bc, "up_blocks", i, j, in + skip[--skips]);
             in = bc->channels;
         }
         if (i == cfg->blocks - 1) continue;
@@ -116,15 +149,20 @@ static void load_up(an_loader *ld, an_unet *u)
 void an_unet_load(an_loader *ld, const an_unet_config *cfg, an_unet *u)
 {
     int64_t c = cfg->down[0].channels;
+    an_unet_gather g = {.u = u};
     u->config = *cfg;
     u->conv_in = an_load_conv(ld, "conv_in", c, cfg->in_channels, cfg->conv_in_size, AN_BIAS);
     u->time = load_time_mlp(ld, "time_embedding", c, cfg->time_dim, cfg->guidance_dim);
     if (cfg->time_id_dim)
         u->added = load_time_mlp(ld, "add_embedding", cfg->pooled_dim + 6 * cfg->time_id_dim,
                                  cfg->time_dim, 0);
-    load_down(ld, u);
-    load_mid(ld, u);
-    load_up(ld, u);
+    load_down(ld, &g);
+    load_mid(ld, &g);
+    load_up(ld, &g);
+    load_context(ld, &g);
+    u->times = an_stack_load(ld, &g.times, "projections of the time embedding", cfg->time_dim,
+                             AN_BIAS | AN_KEEP_F32);
+    free(g.context.part); /* left there by a failure */
     u->norm_out = an_load_norm(ld, "conv_norm_out", c, cfg->groups, cfg->eps);
     u->conv_out = an_load_conv(ld, "conv_out", cfg->out_channels, c, cfg->conv_out_size, AN_BIAS);
 }
@@ -144,18 +182,20 @@ void an_unet_free(an_unet *u)
         free_block(&u->up[i]);
     }
     an_transformer_free(&u->mid_transformer);
+    free(u->context);
+    u->context = NULL;
 }
 
 /* ---------------------------------------------------------------- time */
 
-/* TimestepEmbedding: out = linear2(silu(linear1(in + cond))) + before, all F32. */
-static void time_mlp(an_lane *l, const an_time_mlp *m, an_tensor in, const an_tensor *before,
-                     an_tensor out)
+/* TimestepEmbedding: out = act(linear2(silu(linear1(in + cond)))) + before, all F32. */
+static void time_mlp(an_lane *l, const an_time_mlp *m, an_tensor in, an_act act,
+                     const an_tensor *before, an_tensor out)
 {
     size_t mark = an_lane_mark(l);
     an_tensor h = an_lane_tensor(l, AN_F32, in.dim[0], out.dim[1]);
     an_linear(l, in, m->linear1, AN_ACT_SILU, NULL, h);
-    an_linear(l, h, m->linear2, AN_ACT_NONE, before, out);
+    an_linear(l, h, m->linear2, act, before, out);
     an_lane_release(l, mark);
 }
 
@@ -170,16 +210,16 @@ static void embed_time(const an_unet *u, an_lane *l, const an_unet_args *a, an_t
     an_tensor t = an_lane_tensor(l, AN_F32, n, cfg->down[0].channels);
     an_timestep_embedding(l, a->timestep, cfg->flip_sin_to_cos, cfg->freq_shift, 1, t);
     if (cfg->guidance_dim) an_linear(l, a->guidance, u->time.cond, AN_ACT_NONE, &t, t);
-    time_mlp(l, &u->time, t, NULL, out);
+    time_mlp(l, &u->time, t, cfg->time_id_dim ? AN_ACT_NONE : AN_ACT_SILU, NULL, out);
     if (cfg->time_id_dim) {
         an_lane_label(l, "unet/add_embedding");
         an_tensor ids = an_lane_tensor(l, AN_F32, n * 6, cfg->time_id_dim);
         an_tensor all = an_lane_tensor(l, AN_F32, n, cfg->pooled_dim + 6 * cfg->time_id_dim);
         an_timestep_embedding(l, a->time_ids, cfg->flip_sin_to_cos, cfg->freq_shift, 1, ids);
         an_concat(l, a->pooled, an_view_of(ids, 0, n, 6 * cfg->time_id_dim), all);
-        time_mlp(l, &u->added, all, &out, out);
+        time_mlp(l, &u->added, all, AN_ACT_NONE, &out, out);
+        an_activation(l, out, AN_ACT_SILU, out);
     }
-    an_activation(l, out, AN_ACT_SILU, out);
     an_lane_release(l, mark);
 }
 
@@ -197,20 +237,21 @@ static an_tensor push(skip_stack *s, an_lane *l, an_dtype dtype, int64_t n, int6
     return s->t[s->n++] = an_lane_tensor(l, dtype, n, h, w, c);
 }
 
-static void go_down(const an_unet *u, an_lane *l, const an_unet_args *a, const an_tensor *temb,
-                    skip_stack *skips)
+static void go_down(an_unet_call *call, an_lane *l, skip_stack *skips)
 {
+    const an_unet *u = call->u;
+    const an_unet_args *a = call->a;
     const an_unet_config *cfg = &u->config;
     int64_t n = a->x.dim[0], h = a->x.dim[1], w = a->x.dim[2];
     an_lane_label(l, "unet/conv_in");
     an_tensor x = push(skips, l, a->x.dtype, n, h, w, cfg->down[0].channels);
-    an_conv_same(l, a->x, u->conv_in, NULL, NULL, x);
+    an_conv_same(l, a->x, u->conv_in, NULL, x);
     for (int i = 0; i < cfg->blocks; i++) {
         const an_unet_block *b = &u->down[i];
         for (int j = 0; j < b->layers; j++) {
             an_tensor y = push(skips, l, x.dtype, n, h, w, b->channels);
-            an_resnet_forward(l, &b->resnet[j], x, temb, false, y);
-            if (b->transformer) an_transformer_forward(l, &b->transformer[j], a, y);
+            an_resnet_forward(l, &b->resnet[j], x, &call->times, false, y);
+            if (b->transformer) an_transformer_forward(l, &b->transformer[j], call, y);
             x = y;
         }
         if (!b->resample) continue;
@@ -241,35 +282,30 @@ static void plan_up(const an_unet *u, const skip_stack *skips, an_hop *hop)
 }
 
 /* x: the end of the down path. Returns the activation for the up path. */
-static an_tensor middle(const an_unet *u, an_lane *l, const an_unet_args *a, const an_tensor *temb,
-                        an_tensor x, an_hop *hop)
+static an_tensor middle(an_unet_call *call, an_lane *l, an_tensor x, an_hop *hop)
 {
+    const an_unet *u = call->u;
     if (u->config.mid_kind == AN_MID_NONE) return x;
     an_tensor y = an_hop_to(hop, false, x.dim[0], x.dim[1], x.dim[2], u->config.mid.channels);
-    an_resnet_forward(l, &u->mid_resnet[0], x, temb, false, y);
+    an_resnet_forward(l, &u->mid_resnet[0], x, &call->times, false, y);
     if (u->config.mid_kind == AN_MID_PLAIN) return y;
-    an_transformer_forward(l, &u->mid_transformer, a, y);
-    an_resnet_forward(l, &u->mid_resnet[1], y, temb, false, y);
+    an_transformer_forward(l, &u->mid_transformer, call, y);
+    an_resnet_forward(l, &u->mid_resnet[1], y, &call->times, false, y);
     return y;
 }
 
-static an_tensor go_up(const an_unet *u, an_lane *l, const an_unet_args *a, const an_tensor *temb,
-                       an_tensor x, skip_stack *skips, an_hop *hop)
+static an_tensor go_up(an_unet_call *call, an_lane *l, an_tensor x, skip_stack *skips, an_hop *hop)
 {
+    const an_unet *u = call->u;
     int64_t n = x.dim[0];
     for (int i = 0; i < u->config.blocks; i++) {
         const an_unet_block *b = &u->up[i];
         for (int j = 0; j < b->layers; j++) {
             an_tensor skip = skips->t[--skips->n];
-            int64_t h = skip.dim[1], w = skip.dim[2];
-            size_t mark = an_lane_mark(l);
-            an_lane_label(l, b->label);
-            an_tensor cat = an_lane_tensor(l, x.dtype, n, h, w, x.dim[3] + skip.dim[3]);
-            an_concat(l, x, skip, cat);
-            x = an_hop_to(hop, false, n, h, w, b->channels);
-            an_resnet_forward(l, &b->resnet[j], cat, temb, true, x);
-            an_lane_release(l, mark);
-            if (b->transformer) an_transformer_forward(l, &b->transformer[j], a, x);
+            an_tensor y = an_hop_to(hop, false, n, skip.dim[1], skip.dim[2], b->channels);
+            an_resnet_joined(l, &b->resnet[j], x, skip, &call->times, y);
+            x = y;
+            if (b->transformer) an_transformer_forward(l, &b->transformer[j], call, x);
         }
         if (!b->resample) continue;
         /* to the size of the next skip, which is not twice this one where a size was odd */
@@ -282,38 +318,56 @@ static an_tensor go_up(const an_unet *u, an_lane *l, const an_unet_args *a, cons
     return x;
 }
 
-typedef struct unet_call {
-    const an_unet *u;
-    const an_unet_args *a;
-    an_tensor temb; /* what every resnet gets */
-} unet_call;
+an_tensor an_unet_context(an_lane *l, an_unet_call *call, const an_attention_layer *y)
+{
+    const an_tensor context = call->a->context;
+    const an_weight *w = call->u->context[y->kv_stack];
+    an_tensor kv = an_view_of(call->kv, 0, context.dim[0], w->n);
+    if (call->kv_now != y->kv_stack) an_linear(l, context, w, AN_ACT_NONE, NULL, kv);
+    call->kv_now = y->kv_stack;
+    return kv;
+}
+
+/* What all layers share: the time embedding as each adds it, and room for keys and values. */
+static void make_shared(an_unet_call *call, an_lane *l)
+{
+    const an_unet *u = call->u;
+    int64_t widest = 1;
+    for (int i = 0; i < u->contexts; i++)
+        if (u->context[i]->n > widest) widest = u->context[i]->n;
+    call->kv = an_lane_tensor(l, call->a->x.dtype, call->a->context.dim[0] * widest);
+    call->kv_now = -1;
+    an_lane_label(l, "unet/time_emb_proj");
+    call->times = an_lane_tensor(l, AN_F32, call->temb.dim[0], u->times->n);
+    an_linear(l, call->temb, u->times, AN_ACT_NONE, NULL, call->times);
+}
 
 /* All but the time embedding: the same launches at every step. */
 static void run_blocks(an_lane *l, void *ctx)
 {
-    const unet_call *call = ctx;
+    an_unet_call *call = ctx;
     const an_unet *u = call->u;
     const an_unet_args *a = call->a;
-    const an_tensor *temb = &call->temb;
     size_t mark = an_lane_mark(l);
     skip_stack skips = {.n = 0};
     an_hop hop = {.now = 0};
-    go_down(u, l, a, temb, &skips);
+    make_shared(call, l);
+    go_down(call, l, &skips);
     plan_up(u, &skips, &hop);
     an_hop_alloc(&hop, l, a->x.dtype);
-    an_tensor x = middle(u, l, a, temb, skips.t[skips.n - 1], &hop);
-    x = go_up(u, l, a, temb, x, &skips, &hop);
+    an_tensor x = middle(call, l, skips.t[skips.n - 1], &hop);
+    x = go_up(call, l, x, &skips, &hop);
 
     an_lane_label(l, "unet/conv_out");
     an_norm_group(l, &u->norm_out, x, true, x);
-    an_conv_same(l, x, u->conv_out, NULL, NULL, a->y);
+    an_conv_same(l, x, u->conv_out, NULL, a->y);
     an_lane_release(l, mark);
 }
 
 void an_unet_forward(const an_unet *u, an_lane *l, const an_unet_args *a)
 {
     size_t mark = an_lane_mark(l);
-    unet_call call = {.u = u, .a = a};
+    an_unet_call call = {.u = u, .a = a};
     call.temb = an_lane_tensor(l, AN_F32, a->x.dim[0], u->config.time_dim);
     embed_time(u, l, a, call.temb);
     an_lane_repeat(l, &a->repeat, run_blocks, &call);

@@ -43,8 +43,10 @@ void an_unet_config_read(an_config *c, an_unet_config *out);
  * norm in front and a residual around. */
 typedef struct an_attention_layer {
     an_norm norm;
-    an_weight *qkv;    /* [3c, c]: self-attention */
-    an_weight *q, *kv; /* [c, c], [2c, context]: cross-attention */
+    an_weight *qkv; /* [3c, c]: self-attention */
+    an_weight *q;   /* [c, c]: cross-attention, with keys and values at outputs kv_at .. + 2c of */
+    int kv_stack;   /* an_unet.context[kv_stack] */
+    int64_t kv_at;
     an_weight *out;
 } an_attention_layer;
 
@@ -85,6 +87,10 @@ typedef struct an_unet {
     an_resnet mid_resnet[2];
     an_transformer mid_transformer; /* proj_in NULL: the mid block has none */
     an_norm norm_out;
+    an_weight *times; /* [all resnets' outputs, time_dim]: their projections of the embedding */
+    an_weight *
+        *context; /* [contexts], each [2c of some layers, context]: all that read the context */
+    int contexts;
 } an_unet;
 
 void an_unet_load(an_loader *ld, const an_unet_config *config, an_unet *out);
@@ -104,12 +110,36 @@ typedef struct an_unet_args {
 } an_unet_args;
 void an_unet_forward(const an_unet *u, an_lane *l, const an_unet_args *a);
 
+/* Matrices that are gathered from all over a network while it is loaded. */
+typedef struct an_unet_gather {
+    an_unet *u;
+    an_stack times, context;
+} an_unet_gather;
+/* Most outputs of one of u->context: all of SD 1 and 2 are in one, those of SDXL in six. What a
+ * token of text becomes by it, 64 KiB in BF16, stays in the arena while the layers read it. Tests
+ * set less. */
+extern int64_t an_unet_stack_outputs;
+/* Two more matrices [c, context_dim], keys and values: layer y's place in one of u->context. */
+void an_unet_gather_context(an_loader *ld, an_unet_gather *g, const char *prefix, int64_t c,
+                            an_attention_layer *y);
+
+/* A batch on its way. */
+typedef struct an_unet_call {
+    const an_unet *u;
+    const an_unet_args *a;
+    an_tensor temb;  /* F32 [n, time_dim] */
+    an_tensor times; /* F32 [n, outputs of u->times]: what every resnet adds */
+    an_tensor kv;    /* [room for context tokens x outputs of the widest of u->context] */
+    int kv_now;      /* the stack that it holds; -1: none yet */
+} an_unet_call;
+/* Keys and values of stack y->kv_stack, computed unless they are there: [tokens, its outputs]. */
+an_tensor an_unet_context(an_lane *l, an_unet_call *call, const an_attention_layer *y);
+
 /* transformer_2d.c */
-void an_transformer_load(an_loader *ld, an_transformer *t, const an_unet_config *cfg,
+void an_transformer_load(an_loader *ld, an_transformer *t, an_unet_gather *g,
                          const an_unet_block_config *block, int64_t depth, const char *prefix);
 void an_transformer_free(an_transformer *t);
 /* In place. x [n, h, w, c] */
-void an_transformer_forward(an_lane *l, const an_transformer *t, const an_unet_args *a,
-                            an_tensor x);
+void an_transformer_forward(an_lane *l, const an_transformer *t, an_unet_call *call, an_tensor x);
 
 #endif

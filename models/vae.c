@@ -76,7 +76,7 @@ static void load_mid(an_loader *ld, const an_vae_config *cfg, const char *side, 
     snprintf(m->label, sizeof m->label, "vae/%s.mid_block.attentions.0", side);
     for (int i = 0; i < 2; i++) {
         an_load_name(ld, name, "%s.mid_block.resnets.%d", side, i);
-        an_resnet_load(ld, &m->resnet[i], "vae", name, c, c, 0, cfg->groups, EPS);
+        an_resnet_load(ld, &m->resnet[i], "vae", name, c, c, NULL, cfg->groups, EPS);
     }
     if (!cfg->mid_attention) return;
     an_load_name(ld, name, "%s.mid_block.attentions.0.group_norm", side);
@@ -98,7 +98,7 @@ static void load_block(an_loader *ld, const an_vae_config *cfg, an_vae_block *b,
     b->channels = out;
     for (int j = 0; j < layers; j++) {
         an_load_name(ld, name, "%s.%d.resnets.%d", direction, i, j);
-        an_resnet_load(ld, &b->resnet[j], "vae", name, j ? out : in, out, 0, cfg->groups, EPS);
+        an_resnet_load(ld, &b->resnet[j], "vae", name, j ? out : in, out, NULL, cfg->groups, EPS);
     }
     if (!resample) return;
     an_load_name(ld, name, "%s.%d.%s.0.conv", direction, i, resample);
@@ -280,7 +280,7 @@ static void decoder_forward(const an_vae *v, an_lane *l, an_tensor z, an_tensor 
 
     an_lane_label(l, "vae/decoder.conv_in");
     an_tensor x = an_hop_to(&hop, false, n, h, w, v->config.channels[v->config.levels - 1]);
-    an_conv_same(l, z, v->decoder.conv_in, NULL, NULL, x);
+    an_conv_same(l, z, v->decoder.conv_in, NULL, x);
     mid_forward(l, &v->decoder.mid, x);
     for (int i = 0; i < v->config.levels; i++) {
         const an_vae_block *b = &v->decoder.block[i];
@@ -293,7 +293,7 @@ static void decoder_forward(const an_vae *v, an_lane *l, an_tensor z, an_tensor 
     }
     an_lane_label(l, "vae/decoder.conv_out");
     an_norm_group(l, &v->decoder.norm_out, x, true, x);
-    an_conv_same(l, x, v->decoder.conv_out, NULL, NULL, picture);
+    an_conv_same(l, x, v->decoder.conv_out, NULL, picture);
 }
 
 void an_vae_decode(const an_vae *v, an_lane *l, an_dtype dtype, const float *const *latent,
@@ -327,12 +327,12 @@ static void distribution(const an_vae *v, an_lane *l, an_tensor x, an_tensor mea
     if (v->encoder.conv_out) {
         int64_t z2 = 2 * v->config.latent_channels;
         an_tensor both = an_lane_tensor(l, AN_F32, x.dim[0], x.dim[1], x.dim[2], z2);
-        an_conv_same(l, x, v->encoder.conv_out, NULL, NULL, both);
+        an_conv_same(l, x, v->encoder.conv_out, NULL, both);
         an_lane_label(l, "vae/quant_conv");
         x = both;
     }
-    an_conv_same(l, x, v->encoder.mean, NULL, NULL, mean);
-    an_conv_same(l, x, v->encoder.logvar, NULL, NULL, logvar);
+    an_conv_same(l, x, v->encoder.mean, NULL, mean);
+    an_conv_same(l, x, v->encoder.logvar, NULL, logvar);
 }
 
 void an_vae_encode(const an_vae *v, an_lane *l, an_tensor picture, an_tensor mean, an_tensor logvar)
@@ -345,7 +345,7 @@ void an_vae_encode(const an_vae *v, an_lane *l, an_tensor picture, an_tensor mea
 
     an_lane_label(l, "vae/encoder.conv_in");
     an_tensor x = an_hop_to(&hop, false, n, h, w, v->config.channels[0]);
-    an_conv_same(l, picture, v->encoder.conv_in, NULL, NULL, x);
+    an_conv_same(l, picture, v->encoder.conv_in, NULL, x);
     for (int i = 0; i < v->config.levels; i++) {
         const an_vae_block *b = &v->encoder.block[i];
         x = resnets_forward(l, b, x, &hop);

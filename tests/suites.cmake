@@ -4,6 +4,10 @@ add_test(NAME include_direction COMMAND ${CMAKE_SOURCE_DIR}/tests/check_includes
 add_test(NAME fetch_smollm2 COMMAND ${CMAKE_SOURCE_DIR}/tests/check_fetch.sh)
 include(gpu/gpu.cmake)
 find_package(Python3 COMPONENTS Interpreter)
+if(Python3_FOUND)
+  add_test(NAME simt_shared COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/simt/check_shared.py
+                                    ${CMAKE_SOURCE_DIR}/kernels/cuda)
+endif()
 if(Python3_FOUND AND TARGET anneal)
   function(an_python_suite name file timeout) # labels...
     add_test(NAME ${name} COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/tests/${file})

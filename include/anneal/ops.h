@@ -224,6 +224,7 @@ typedef struct an_conv_args {
     int pad_top, pad_left, pad_bottom, pad_right;
     int64_t up_h, up_w; /* nearest-neighbour resize of x to this size first (fused), 0 = none */
     const an_tensor *row_bias; /* [n, out channels] added to every pixel (time embedding), or NULL */
+    int64_t row_bias_stride;   /* elements between its rows (of a wider tensor), 0 = out channels */
     const an_tensor *residual; /* like y, or NULL; may be y itself */
     an_act act;                /* applied before the residual */
     an_tensor y;        /* [n, h', w', out channels]; x's dtype or F32 */
@@ -236,6 +237,10 @@ void an_conv2d(an_lane *l, const an_conv_args *a);
  * better), biased variance; silu: y = silu(norm). y may be x. */
 void an_group_norm(an_lane *l, an_tensor x, const an_tensor *gamma, const an_tensor *beta, int groups,
                    float eps, bool silu, an_tensor y);
+/* cat = a and b side by side (an_concat), y = group norm of cat, as above. No two of the tensors may
+ * share memory. */
+void an_concat_group_norm(an_lane *l, an_tensor a, an_tensor b, an_tensor cat, const an_tensor *gamma,
+                          const an_tensor *beta, int groups, float eps, bool silu, an_tensor y);
 /* x, y [..., c]. beta may be NULL. y may be x. */
 void an_layer_norm(an_lane *l, an_tensor x, const an_tensor *gamma, const an_tensor *beta, float eps,
                    an_tensor y);

@@ -33,6 +33,7 @@ an_gemm_job an_gemm_job_conv(const an_conv_args *a, const an_gemm_weight *w)
     if (a->row_bias) {
         j.row_bias = a->row_bias->data;
         j.row_bias_dtype = a->row_bias->dtype;
+        j.row_bias_stride = a->row_bias_stride ? a->row_bias_stride : a->w->n;
     }
     if (a->residual) {
         j.residual = a->residual->data;

@@ -94,6 +94,7 @@ struct an_gemm_job {
     /* epilogue */
     an_act act;
     const void *row_bias, *residual; /* [pictures, n_out], [m, n_out] or NULL */
+    int64_t row_bias_stride;         /* elements between rows of row_bias */
     an_dtype row_bias_dtype, residual_dtype, y_dtype;
     void *y; /* [m, n_out] */
 };

@@ -252,7 +252,7 @@ static inline __attribute__((always_inline)) void finish_as(const epilogue e, co
 {
     const float *bias = j->w->bias;
     const int64_t row = m * j->n_out;
-    const int64_t row_of_bias = e.has_row_bias ? m / (j->oh * j->ow) * j->n_out : 0;
+    const int64_t row_of_bias = e.has_row_bias ? m / (j->oh * j->ow) * j->row_bias_stride : 0;
     for (int64_t i = j0; i < j1; i += AN_VL, v += AN_VL) {
         const int64_t n = j1 - i;
         an_vf x = v_load(v) + load_any(bias, AN_F32, i, n);

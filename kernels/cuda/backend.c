@@ -36,6 +36,7 @@ const an_backend GPU(backend) = {
     .gemm = GPU(gemm_op),
     .conv2d = GPU(conv2d_op),
     .group_norm = GPU(group_norm_op),
+    .concat_group_norm = GPU(concat_group_norm_op),
     .layer_norm = GPU(layer_norm_op),
     .rms_norm = GPU(rms_norm_op),
     .attention = GPU(attention_op),

@@ -47,7 +47,9 @@ struct shared_limit {
 };
 
 /* Lets a kernel have `bytes` of dynamic shared memory on this thread's device, if more than before:
- * the driver is asked once, and a limit is never lowered, whichever threads launch. */
+ * the driver is asked once, and a limit is never lowered, whichever threads launch. The kernel has
+ * no static shared memory: the 48 KB that need no asking are for both kinds together, and the
+ * emulator does not see the static kind (tests/simt/check_shared.py looks). */
 template <class Kernel>
 static cudaError_t shared_allow(shared_limit &limit, Kernel *kernel, int bytes)
 {
@@ -213,6 +215,17 @@ PRIM float fast_exp2(float x)
     return y;
 }
 
+/* Of `blocks` blocks of a launch, each of which calls this once in one thread, behind a barrier:
+ * true in the last that comes. Its threads, behind another barrier, see what all blocks wrote
+ * before. The counter is zero again then. */
+PRIM bool arrive_last(unsigned *count, unsigned blocks)
+{
+    __threadfence();
+    const bool last = atomicInc(count, blocks - 1) == blocks - 1;
+    __threadfence();
+    return last;
+}
+
 #else
 
 PRIM void ldmatrix_x4(uint32_t (&r)[4], const void *row, SIMT_WHERE)
@@ -293,6 +306,14 @@ PRIM void named_barrier(int id, int threads, SIMT_WHERE)
 PRIM float fast_exp2(float x)
 {
     return exp2f(x);
+}
+PRIM bool arrive_last(unsigned *count, unsigned blocks)
+{
+    unsigned old = __atomic_load_n(count, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(count, &old, old + 1 == blocks ? 0 : old + 1, false,
+                                        __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+    }
+    return old + 1 == blocks;
 }
 
 #endif

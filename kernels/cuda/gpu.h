@@ -82,6 +82,9 @@ typedef struct gpu_flags {
     unsigned long long nan[GPU_NAN_SLOTS]; /* NaN met by image_out, a slot a call */
 } gpu_flags;
 
+/* Counters that blocks of a launch arrive at: zero before and after each (arrive_last). */
+#define GPU_ARRIVALS 256
+
 /* ---------------------------------------------------------------- small ops
  * elementwise.cu, small.cu, image.cu, norm.cu, step.cu; host side: small.c, norm.c, diffusion.c.
  * Types are GPU_F32 or GPU_BF16 where nothing else is said; counts are in elements. */
@@ -135,18 +138,24 @@ int GPU(image_out)(const void *x, int type, uint8_t *y, int64_t n, unsigned long
                    gpu_stream s);
 int GPU(image_in)(const uint8_t *x, void *y, int type, int64_t n, gpu_stream s);
 
-/* x, y [rows, pixels, c]; a row is looked at in `chunks` chunks of `chunk` pixels. */
+/* y [rows, pixels, c] of x [rows, pixels, c1] and, where c1 < c, x2 [rows, pixels, c - c1] beside
+ * it; cat, if not NULL, gets the two as they are. Where groups are small (threads is not 0), a
+ * block of so many threads takes one in one launch. Else a row is looked at in `chunks` chunks of
+ * `chunk` pixels, and there are two: x's moments are taken (and cat made), then y is made of cat or
+ * of x. */
 typedef struct gpu_group_norm {
-    const void *x;
-    void *y;
+    const void *x, *x2;
+    void *y, *cat;
     int type;
     int64_t rows, pixels, chunk;
-    int c, groups, chunks;
+    int c, c1, groups, chunks, threads;
     const float *gamma, *beta;
     float eps;
     bool silu;
-    double *partials; /* scratch [rows, chunks, groups, 2] */
-    float *params;    /* scratch [rows, 3, c] */
+    double *partials;  /* scratch [rows, chunks, groups, 2], if threads is 0 */
+    float *params;     /* scratch [rows, 3, c], the same */
+    unsigned *arrived; /* the lane's [GPU_ARRIVALS], the same */
+    int64_t first;     /* the launcher's: the row of the grid's first */
 } gpu_group_norm;
 int GPU(group_norm)(const gpu_group_norm *a, gpu_stream s);
 
@@ -204,8 +213,8 @@ typedef struct gpu_matrix {
  * residual[m, j]. For the gated activations y has n/2 columns, j and n/2 + j of the weight. */
 typedef struct gpu_out {
     const float *bias;    /* [n], zeros for none */
-    const void *row_bias; /* [., n] or NULL */
-    int row_bias_dtype, row_pixels;
+    const void *row_bias; /* [., n], row_bias_ld elements between rows, or NULL */
+    int row_bias_dtype, row_bias_ld, row_pixels;
     const void *residual; /* as y, or NULL; may be y */
     void *y;
     int y_dtype;

@@ -64,6 +64,7 @@ typedef struct gpu_lane {
     bool used[2];                  /* an event is pending */
     gpu_flags *flags;              /* device */
     gpu_flags *seen;               /* pinned: what sync read back */
+    unsigned *arrived;             /* device [GPU_ARRIVALS], behind the flags */
     bool flagged;                  /* a kernel since the last look may have raised a flag */
     int64_t *n_nan[GPU_NAN_SLOTS]; /* where counts go at the next sync, host */
     int n_nans;
@@ -144,6 +145,9 @@ an_status GPU(rope_op)(an_lane *l, const an_rope_args *a);
 /* norm.c */
 an_status GPU(group_norm_op)(an_lane *l, const an_tensor *x, const float *gamma, const float *beta,
                              int groups, float eps, bool silu, const an_tensor *y);
+an_status GPU(concat_group_norm_op)(an_lane *l, const an_tensor *a, const an_tensor *b,
+                                    const an_tensor *cat, const float *gamma, const float *beta,
+                                    int groups, float eps, bool silu, const an_tensor *y);
 an_status GPU(layer_norm_op)(an_lane *l, const an_tensor *x, const float *gamma, const float *beta,
                              float eps, const an_tensor *y);
 an_status GPU(rms_norm_op)(an_lane *l, const an_tensor *x, const float *gamma, float eps,

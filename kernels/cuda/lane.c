@@ -36,9 +36,11 @@ an_status GPU(lane_open)(an_lane *l, an_error *err)
     if (!e) e = cudaMallocHost((void **)&g->ring, 2 * (size_t)GPU_RING_HALF);
     for (int i = 0; i < 2 && !e; i++)
         e = cudaEventCreateWithFlags((cudaEvent_t *)&g->passed[i], cudaEventDisableTiming);
-    if (!e) e = cudaMalloc((void **)&g->flags, sizeof *g->flags);
+    const size_t counters = GPU_ARRIVALS * sizeof *g->arrived;
+    if (!e) e = cudaMalloc((void **)&g->flags, sizeof *g->flags + counters);
     if (!e) e = cudaMallocHost((void **)&g->seen, sizeof *g->seen);
-    if (!e) e = cudaMemsetAsync(g->flags, 0, sizeof *g->flags, g->stream);
+    if (!e) e = cudaMemsetAsync(g->flags, 0, sizeof *g->flags + counters, g->stream);
+    if (!e) g->arrived = (unsigned *)(void *)(g->flags + 1);
     s = GPU(checked)((int)e, "opening a lane", err);
     if (s) GPU(lane_close)(l);
     return s;

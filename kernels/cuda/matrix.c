@@ -200,6 +200,7 @@ an_status GPU(conv2d_op)(an_lane *l, const an_conv_args *a)
     if (a->row_bias) {
         c.out.row_bias = a->row_bias->data;
         c.out.row_bias_dtype = (int)a->row_bias->dtype;
+        c.out.row_bias_ld = (int)(a->row_bias_stride ? a->row_bias_stride : a->w->n);
     }
     gpu_stream s = GPU(stream)(l);
     return GPU(check)(

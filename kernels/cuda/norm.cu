@@ -6,7 +6,6 @@
 #include "values.cuh"
 
 #define THREADS 256
-#define LANES   8 /* lanes of a group in params_kernel */
 
 /* ---------------------------------------------------------------- group norm */
 
@@ -22,84 +21,74 @@ struct gn_share {
     }
 };
 
-/* Sums of every channel over the pixels of a chunk, `down` partial ones of each, into sum[down][c]
- * and (if `around` is there: x minus that) of the squares into square[down][c]. */
+/* Channels j .. j + n - 1 (eight at most) of a pixel, counted over all rows. */
 template <class T>
-PRIM void gn_sums(const gpu_group_norm &a, const gn_share &w, const T *x, int pixels, bool whole,
+PRIM void gn_load(const gpu_group_norm &a, float (&v)[8], int64_t pixel, int j, int n, bool whole)
+{
+    const int c2 = a.c - a.c1;
+    const T *x = (const T *)a.x + pixel * a.c1, *x2 = (const T *)a.x2 + pixel * c2;
+    if (j + n <= a.c1) {
+        load8(v, x + j, n, whole);
+    } else if (j >= a.c1) {
+        load8(v, x2 + (j - a.c1), n, whole);
+    } else {
+#pragma unroll
+        for (int k = 0; k < 8; k++)
+            v[k] = k < n ? value_of(j + k < a.c1 ? x[j + k] : x2[j + k - a.c1]) : 0.0f;
+    }
+}
+
+/* Sums of every channel over the pixels of a chunk, `down` partial ones of each. The first look
+ * puts x and x2 side by side, and has them in sum[down][c]; the second has those of x minus
+ * around[group] there, and of its squares in square[down][c]. */
+template <class T, bool SECOND>
+PRIM void gn_sums(const gpu_group_norm &a, const gn_share &w, int64_t first, int pixels, bool whole,
                   const float *around, float *sum, float *square)
 {
     const int ty = threadIdx.x / w.across, tx = threadIdx.x % w.across, width = a.c / a.groups;
+    const T *made = (const T *)(a.cat ? a.cat : a.x); /* by the first look of this very thread */
     if (ty >= w.down) return;
     for (int j = tx; j < w.eights; j += w.across) {
         float s[8] = {0}, q[8] = {0}, v[8], m[8];
         const int n = min(8, a.c - 8 * j);
 #pragma unroll
-        for (int k = 0; k < 8; k++) m[k] = around && k < n ? around[(8 * j + k) / width] : 0.0f;
+        for (int k = 0; k < 8; k++) m[k] = SECOND && k < n ? around[(8 * j + k) / width] : 0.0f;
         for (int p = ty; p < pixels; p += w.down) {
-            load8(v, x + (int64_t)p * a.c + 8 * j, n, whole);
+            const int64_t at = (first + p) * a.c + 8 * j;
+            if (SECOND)
+                load8(v, made + at, n, whole);
+            else
+                gn_load<T>(a, v, first + p, 8 * j, n, whole);
+            if (!SECOND && a.cat) store8((T *)a.cat + at, v, n, whole);
 #pragma unroll
             for (int k = 0; k < 8; k++) {
                 const float d = v[k] - m[k];
                 s[k] += d;
-                q[k] = fmaf(d, d, q[k]);
+                if (SECOND) q[k] = fmaf(d, d, q[k]);
             }
         }
 #pragma unroll
         for (int k = 0; k < 8; k++)
             if (k < n) {
                 sum[ty * a.c + 8 * j + k] = s[k];
-                if (square) square[ty * a.c + 8 * j + k] = q[k];
+                if (SECOND) square[ty * a.c + 8 * j + k] = q[k];
             }
     }
 }
 
-/* Block x: chunk, y: row. Mean and sum of squared deviations of each group in the chunk.
- * Registers: 64. */
-template <class T>
-__global__ void __launch_bounds__(THREADS) moments_kernel(const gpu_group_norm a, const bool whole)
-{
-    DYN_SHARED(shared);
-    const gn_share w(a.c);
-    float *sum = (float *)shared, *square = sum + w.down * a.c, *mean = square + w.down * a.c;
-    const int64_t first = (int64_t)blockIdx.x * a.chunk;
-    const int pixels = (int)min(a.chunk, a.pixels - first), width = a.c / a.groups;
-    const T *x = (const T *)a.x + ((int64_t)blockIdx.y * a.pixels + first) * a.c;
-    gn_sums(a, w, x, pixels, whole, (const float *)nullptr, sum, (float *)nullptr);
-    __syncthreads();
-    const float count = (float)pixels * (float)width;
-    for (int g = threadIdx.x; g < a.groups; g += THREADS) {
-        float s = 0;
-        for (int i = 0; i < w.down; i++)
-            for (int k = g * width; k < (g + 1) * width; k++) s += sum[i * a.c + k];
-        mean[g] = s / count;
-    }
-    __syncthreads();
-    gn_sums(a, w, x, pixels, whole, mean, sum, square);
-    __syncthreads();
-    double *out = a.partials + ((int64_t)blockIdx.y * a.chunks + blockIdx.x) * a.groups * 2;
-    for (int g = threadIdx.x; g < a.groups; g += THREADS) {
-        double s = 0, q = 0;
-        for (int i = 0; i < w.down; i++)
-            for (int k = g * width; k < (g + 1) * width; k++) {
-                s += (double)sum[i * a.c + k];
-                q += (double)square[i * a.c + k];
-            }
-        out[2 * g] = (double)mean[g] + s / (double)count;
-        out[2 * g + 1] = q - s * s / (double)count;
-    }
-}
+#define LANES 8 /* of a group in gn_params */
 
-/* Block: a row. The chunks' moments, added around the first chunk's mean (Chan, Golub and LeVeque
- * 1983), become y = (x - m) a + b per channel; m is the mean in f32, b carries what that lost.
- * LANES lanes of a group add every LANES-th chunk, then the lanes are added in order.
- * Registers: 48. */
-__global__ void __launch_bounds__(THREADS) params_kernel(const gpu_group_norm a)
+/* By the threads of a block, for a row. The chunks' moments, added around the first chunk's mean
+ * (Chan, Golub and LeVeque 1983), become y = (x - m) a + b per channel; m is the mean in f32, b
+ * carries what that lost. LANES lanes of a group add every LANES-th chunk, then the lanes are added
+ * in order. t1: [2 * THREADS] */
+PRIM void gn_params(const gpu_group_norm &a, int64_t at, double *t1)
 {
-    __shared__ double t1[THREADS], t2[THREADS];
+    double *t2 = t1 + THREADS;
     const int per = THREADS / LANES, lane = threadIdx.x % LANES, width = a.c / a.groups;
-    const double *row = a.partials + (int64_t)blockIdx.x * a.chunks * a.groups * 2;
+    const double *row = a.partials + at * a.chunks * a.groups * 2;
     const double n = (double)a.pixels * width;
-    float *m = a.params + (int64_t)blockIdx.x * 3 * a.c;
+    float *m = a.params + at * 3 * a.c;
     for (int g0 = 0; g0 < a.groups; g0 += per) {
         const int g = g0 + (int)threadIdx.x / LANES;
         double s = 0, q = 0;
@@ -131,20 +120,62 @@ __global__ void __launch_bounds__(THREADS) params_kernel(const gpu_group_norm a)
     }
 }
 
+/* Block x: chunk, y: row. Mean and sum of squared deviations of each group in the chunk; of a row
+ * the block that is done last goes on to what they are together. Registers: 64. */
+template <class T>
+__global__ void __launch_bounds__(THREADS) moments_kernel(const gpu_group_norm a, const bool whole)
+{
+    DYN_SHARED(shared); /* all of it: shared_allow does not count what is static */
+    bool *last = (bool *)(shared + 2 * THREADS * sizeof(double));
+    const gn_share w(a.c);
+    float *sum = (float *)shared, *square = sum + w.down * a.c, *mean = square + w.down * a.c;
+    const int64_t row = a.first + blockIdx.y, at = (int64_t)blockIdx.x * a.chunk;
+    const int64_t first = row * a.pixels + at;
+    const int pixels = (int)min(a.chunk, a.pixels - at), width = a.c / a.groups;
+    gn_sums<T, false>(a, w, first, pixels, whole, nullptr, sum, nullptr);
+    __syncthreads();
+    const float count = (float)pixels * (float)width;
+    for (int g = threadIdx.x; g < a.groups; g += THREADS) {
+        float s = 0;
+        for (int i = 0; i < w.down; i++)
+            for (int k = g * width; k < (g + 1) * width; k++) s += sum[i * a.c + k];
+        mean[g] = s / count;
+    }
+    __syncthreads();
+    gn_sums<T, true>(a, w, first, pixels, whole, mean, sum, square);
+    __syncthreads();
+    double *out = a.partials + (row * a.chunks + blockIdx.x) * a.groups * 2;
+    for (int g = threadIdx.x; g < a.groups; g += THREADS) {
+        double s = 0, q = 0;
+        for (int i = 0; i < w.down; i++)
+            for (int k = g * width; k < (g + 1) * width; k++) {
+                s += (double)sum[i * a.c + k];
+                q += (double)square[i * a.c + k];
+            }
+        out[2 * g] = (double)mean[g] + s / (double)count;
+        out[2 * g + 1] = q - s * s / (double)count;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) *last = arrive_last(a.arrived + blockIdx.y, (unsigned)a.chunks);
+    __syncthreads();
+    if (*last) gn_params(a, row, (double *)shared);
+}
+
 /* Block x: chunk, y: row. Registers: 48. */
 template <class T>
 __global__ void __launch_bounds__(THREADS) apply_kernel(const gpu_group_norm a, const bool whole)
 {
-    const int64_t first = (int64_t)blockIdx.x * a.chunk;
+    const int64_t first = (int64_t)blockIdx.x * a.chunk, row = a.first + blockIdx.y;
     const int pixels = (int)min(a.chunk, a.pixels - first), eights = (a.c + 7) / 8;
-    const int64_t at = ((int64_t)blockIdx.y * a.pixels + first) * a.c;
-    const float *m = a.params + (int64_t)blockIdx.y * 3 * a.c;
+    const int64_t at = (row * a.pixels + first) * a.c;
+    const float *m = a.params + row * 3 * a.c;
+    const T *x = (const T *)(a.cat ? a.cat : a.x);
     const bool even = a.c % 8 == 0; /* so that channels of f32 parameters lie on 16 bytes */
     for (int i = threadIdx.x; i < pixels * eights; i += THREADS) {
         const int p = i / eights, j = i % eights * 8, n = min(8, a.c - j);
         const int64_t e = at + (int64_t)p * a.c + j;
         float v[8], mean[8], f[8], b[8];
-        load8(v, (const T *)a.x + e, n, whole);
+        load8(v, x + e, n, whole);
         load8(mean, m + j, n, even);
         load8(f, m + a.c + j, n, even);
         load8(b, m + 2 * a.c + j, n, even);
@@ -157,18 +188,211 @@ __global__ void __launch_bounds__(THREADS) apply_kernel(const gpu_group_norm a, 
     }
 }
 
-template <class T> static int group_norm_as(const gpu_group_norm *a, gpu_stream s)
+/* ---------------------------------------------------------------- the same in one launch */
+
+/* V channels of a pixel, in one access where they lie on their size. */
+template <class T, int V> struct alignas(V * sizeof(T) < 16 ? V * sizeof(T) : 16) gn_unit {
+    T e[V];
+};
+
+/* A group's units, every blockDim.x-th from the thread's own on, pixel after pixel. */
+template <class T, int V> struct gn_walk {
+    const gpu_group_norm &a;
+    int64_t row;                    /* its first pixel */
+    int first, units, across, down; /* channel of the group; units of a pixel; a step in both */
+    int unit, pixel;
+    bool whole;
+    __device__ gn_walk(const gpu_group_norm &args, bool aligned, int steps) : a(args)
+    {
+        const int width = a.c / a.groups, step = steps * (int)blockDim.x;
+        row = (int64_t)blockIdx.y * a.pixels;
+        first = (int)blockIdx.x * width;
+        units = width / V;
+        across = step % units;
+        down = step / units;
+        unit = (int)threadIdx.x % units;
+        pixel = (int)threadIdx.x / units;
+        whole = aligned;
+    }
+    __device__ bool more() const { return pixel < a.pixels; }
+    __device__ void next()
+    {
+        unit += across;
+        pixel += down;
+        if (unit >= units) unit -= units, pixel++;
+    }
+    __device__ int channel() const { return first + unit * V; }
+    __device__ int64_t place() const /* in y */ { return (row + pixel) * a.c + channel(); }
+    __device__ gn_unit<T, V> load() const
+    {
+        const int j = channel(), c2 = a.c - a.c1;
+        const T *p = j < a.c1 ? (const T *)a.x + (row + pixel) * a.c1 + j
+                              : (const T *)a.x2 + (row + pixel) * c2 + (j - a.c1);
+        if (whole) return *(const gn_unit<T, V> *)p;
+        gn_unit<T, V> u;
+#pragma unroll
+        for (int k = 0; k < V; k++) u.e[k] = p[k];
+        return u;
+    }
+    __device__ void store(void *to, int64_t at, const gn_unit<T, V> &u) const
+    {
+        T *p = (T *)to + at;
+        if (whole) {
+            *(gn_unit<T, V> *)p = u;
+            return;
+        }
+#pragma unroll
+        for (int k = 0; k < V; k++) p[k] = u.e[k];
+    }
+};
+
+/* The sums of s and q over the block, in thread 0 to 31 of it. room: [2 * threads] */
+PRIM void gn_block_sum(float s, float q, float *room, double &sum, double &square)
 {
-    const gn_share w(a->c);
-    const dim3 grid((unsigned)a->chunks, (unsigned)a->rows);
-    const size_t shared = (2 * (size_t)w.down * (size_t)a->c + (size_t)a->groups) * sizeof(float);
-    const bool whole = aligned16(a->x) && aligned16(a->y) && a->c % 8 == 0;
+    const int n = blockDim.x, t = threadIdx.x;
+    room[t] = s;
+    room[n + t] = q;
+    __syncthreads();
+    if (t >= 32) return;
+    sum = (double)s;
+    square = (double)q;
+    for (int i = t + 32; i < n; i += 32) {
+        sum += (double)room[i];
+        square += (double)room[n + i];
+    }
+    for (int d = 16; d; d >>= 1) {
+        sum += __shfl_xor_sync(WHOLE_WARP, sum, d);
+        square += __shfl_xor_sync(WHOLE_WARP, square, d);
+    }
+}
+
+/* About the mean of the block's group: that of every LOOKth unit. Deviations from it lose little:
+ * what is seen is a LOOKth of all at least, so its mean is at most sqrt(LOOK) standard deviations
+ * off.
+ */
+#define LOOK 16
+template <class T, int V>
+PRIM float gn_about(const gpu_group_norm &a, bool whole, float *room, float *found)
+{
+    float s = 0;
+    double sum = 0, square = 0;
+    for (gn_walk<T, V> w(a, whole, LOOK); w.more(); w.next()) {
+        const gn_unit<T, V> u = w.load();
+#pragma unroll
+        for (int k = 0; k < V; k++) s += value_of(u.e[k]);
+    }
+    gn_block_sum(s, 0, room, sum, square);
+    if (threadIdx.x == 0) {
+        const int n = blockDim.x, all = (int)a.pixels * (a.c / a.groups / V);
+        *found = (float)(sum / (double)((all / (LOOK * n) * n + min(all % (LOOK * n), n)) * V));
+    }
+    __syncthreads();
+    return *found;
+}
+
+/* Block x: a group, y: row. y = (x - m) f + b by channel, as in gn_params; what V and the
+ * number of threads are follows from the layer. Registers: 64. */
+template <class T, int V>
+__global__ void __launch_bounds__(512) whole_kernel(const gpu_group_norm a, const bool whole)
+{
+    DYN_SHARED(shared);
+    __shared__ float about, mean, lost, inverse;
+    const int n = blockDim.x, width = a.c / a.groups, batch = V < 4 ? 8 : 16 / V;
+    float *room = (float *)shared, *f = room + 4 * n, *b = f + width;
+    const float m = gn_about<T, V>(a, whole, room, &about);
+    float s[V] = {0}, q[V] = {0};
+#pragma unroll 4
+    for (gn_walk<T, V> w(a, whole, 1); w.more(); w.next()) {
+        const gn_unit<T, V> u = w.load();
+#pragma unroll
+        for (int k = 0; k < V; k++) {
+            const float d = value_of(u.e[k]) - m;
+            s[k] += d;
+            q[k] = fmaf(d, d, q[k]);
+        }
+    }
+#pragma unroll
+    for (int k = 1; k < V; k++) s[0] += s[k], q[0] += q[k];
+    double sum = 0, square = 0;
+    gn_block_sum(s[0], q[0], room + 2 * n, sum, square);
+    if (threadIdx.x == 0) {
+        const double count = (double)a.pixels * width, d = sum / count,
+                     var = square / count - d * d;
+        mean = (float)((double)m + d);
+        lost = (float)((double)m + d - (double)mean);
+        inverse = (float)(1 / sqrt((var < 0 ? 0 : var) + (double)a.eps));
+    }
+    __syncthreads();
+    for (int k = threadIdx.x; k < width; k += n) {
+        const int j = (int)blockIdx.x * width + k;
+        f[k] = inverse * a.gamma[j];
+        b[k] = a.beta[j] - lost * f[k];
+    }
+    __syncthreads();
+    gn_walk<T, V> w(a, whole, 1);
+    while (w.more()) {
+        gn_walk<T, V> ahead = w;
+        gn_unit<T, V> u[batch];
+#pragma unroll
+        for (int i = 0; i < batch; i++) {
+            if (ahead.more()) u[i] = ahead.load();
+            ahead.next();
+        }
+#pragma unroll
+        for (int i = 0; i < batch; i++, w.next()) {
+            if (!w.more()) continue;
+            if (a.cat) w.store(a.cat, w.place(), u[i]);
+            const int j = w.unit * V;
+#pragma unroll
+            for (int k = 0; k < V; k++) {
+                const float v = fmaf(value_of(u[i].e[k]) - mean, f[j + k], b[j + k]);
+                put(&u[i].e[k], a.silu ? act_silu(v) : v);
+            }
+            w.store(a.y, w.place(), u[i]);
+        }
+    }
+}
+
+template <class T, int V> static int whole_by(const gpu_group_norm *a, gpu_stream s)
+{
+    const dim3 grid((unsigned)a->groups, (unsigned)a->rows);
+    const size_t shared = (4 * (size_t)a->threads + 2 * (size_t)(a->c / a->groups)) * sizeof(float);
+    const uintptr_t all = (uintptr_t)a->x | (uintptr_t)a->x2 | (uintptr_t)a->y | (uintptr_t)a->cat;
+    const bool whole = all % alignof(gn_unit<T, V>) == 0;
+    KLAUNCH((whole_kernel<T, V>), grid, (unsigned)a->threads, shared, s)(*a, whole);
+    return cudaGetLastError();
+}
+
+template <class T> static int whole_as(const gpu_group_norm *a, gpu_stream s)
+{
+    const int both = a->c / a->groups | a->c1;
+    if (both % 8 == 0) return whole_by<T, 8>(a, s);
+    if (both % 4 == 0) return whole_by<T, 4>(a, s);
+    return both % 2 == 0 ? whole_by<T, 2>(a, s) : whole_by<T, 1>(a, s);
+}
+
+/* ---------------------------------------------------------------- which of the two */
+
+template <class T> static int group_norm_as(const gpu_group_norm *all, gpu_stream s)
+{
+    if (all->threads) return whole_as<T>(all, s);
+    gpu_group_norm a = *all;
+    const gn_share w(a.c);
+    const size_t sums = (2 * (size_t)w.down * (size_t)a.c + (size_t)a.groups) * sizeof(float);
+    const size_t after = 2 * THREADS * sizeof(double) + sizeof(bool); /* in the place of the sums */
+    const size_t shared = sums > after ? sums : after;
+    const bool even = a.c % 8 == 0 && a.c1 % 8 == 0;
+    const bool whole = even && aligned16(a.x) && aligned16(a.x2) && aligned16(a.cat);
+    const bool alike = a.c % 8 == 0 && aligned16(a.cat ? a.cat : a.x) && aligned16(a.y);
     static shared_limit limit;
     const int e = shared_allow(limit, moments_kernel<T>, (int)shared);
     if (e) return e;
-    KLAUNCH(moments_kernel<T>, grid, THREADS, shared, s)(*a, whole);
-    KLAUNCH(params_kernel, (unsigned)a->rows, THREADS, 0, s)(*a);
-    KLAUNCH(apply_kernel<T>, grid, THREADS, 0, s)(*a, whole);
+    for (; a.first < a.rows; a.first += GPU_ARRIVALS) {
+        const int64_t left = a.rows - a.first;
+        const dim3 grid((unsigned)a.chunks, (unsigned)(left < GPU_ARRIVALS ? left : GPU_ARRIVALS));
+        KLAUNCH(moments_kernel<T>, grid, THREADS, shared, s)(a, whole);
+        KLAUNCH(apply_kernel<T>, grid, THREADS, 0, s)(a, alike);
+    }
     return cudaGetLastError();
 }
 

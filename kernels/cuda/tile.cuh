@@ -299,7 +299,7 @@ PRIM void finish_pair(const gpu_out &o, int n, int m, int c, float v0, float v1)
     v0 += o.bias[c];
     if (two) v1 += o.bias[c + 1];
     if (o.row_bias) {
-        const size_t at = (size_t)(m / o.row_pixels) * (size_t)n + (size_t)c;
+        const size_t at = (size_t)(m / o.row_pixels) * (size_t)o.row_bias_ld + (size_t)c;
         v0 += float_at(o.row_bias, o.row_bias_dtype, at);
         if (two) v1 += float_at(o.row_bias, o.row_bias_dtype, at + 1);
     }

@@ -235,6 +235,7 @@ an_status an_ref_conv2d(an_lane *l, const an_conv_args *a)
     const ref_weight *r = a->w->impl;
     const an_tensor *y = &a->y;
     int64_t n = a->w->n, pixels = y->dim[1] * y->dim[2];
+    int64_t stride = a->row_bias_stride ? a->row_bias_stride : n;
     double *acc = an_lane_scratch(l, (size_t)n * sizeof *acc);
     if (l->counting || !acc) return l->error.status;
     for (int64_t p = 0; p < y->dim[0] * pixels; p++) {
@@ -243,7 +244,7 @@ an_status an_ref_conv2d(an_lane *l, const an_conv_args *a)
         conv_pixel(a, r, b, p % pixels / y->dim[2], p % y->dim[2], acc);
         for (int64_t j = 0; j < n; j++) {
             double v = acc[j];
-            if (a->row_bias) v += ref_get(a->row_bias->data, a->row_bias->dtype, b * n + j);
+            if (a->row_bias) v += ref_get(a->row_bias->data, a->row_bias->dtype, b * stride + j);
             v = an_ref_act(a->act, v);
             if (a->residual) v += ref_get(a->residual->data, a->residual->dtype, p * n + j);
             ref_set(y->data, y->dtype, p * n + j, v);

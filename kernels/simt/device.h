@@ -70,9 +70,14 @@ template <int... I, class... P> struct Args<Indices<I...>, P...> : Arg<I, P>... 
     }
 };
 
+template <auto K> const char *name_of(void)
+{
+    return __PRETTY_FUNCTION__;
+}
 template <class K> struct Launcher;
 template <class... P> struct Launcher<void (*)(P...)> {
     void (*kernel)(P...);
+    const char *name;
     dim3 grid, block;
     size_t bytes;
     cudaStream_t stream;
@@ -81,7 +86,8 @@ template <class... P> struct Launcher<void (*)(P...)> {
         typedef Args<typename Count<sizeof...(P)>::type, P...> Packed;
         static_assert(__is_trivially_copyable(Packed), "a kernel's arguments are copied as bytes");
         const Packed packed(kernel, static_cast<P>(a)...);
-        const Launch l = {(const void *)kernel, Packed::call, grid, block, bytes, sizeof packed};
+        const Launch l = {(const void *)kernel, name, Packed::call, grid, block, bytes,
+                          sizeof packed};
         enqueue_launch(&l, &packed, stream);
     }
 };
@@ -91,8 +97,8 @@ template <class... P> struct Launcher<void (*)(P...)> {
 #define SIMT_LAUNCHED
 #endif
 #define KLAUNCH(kernel, grid, block, bytes, stream)                                                \
-    (SIMT_LAUNCHED::simt::Launcher<decltype(&kernel)>{&kernel, dim3(grid), dim3(block),            \
-                                                      (size_t)(bytes), stream})
+    (SIMT_LAUNCHED::simt::Launcher<decltype(&kernel)>{                                             \
+        &kernel, ::simt::name_of<&kernel>(), dim3(grid), dim3(block), (size_t)(bytes), stream})
 
 /* Shared memory above 48 KB must be asked for, per kernel: a launch without is an error, as on a
  * GPU. */

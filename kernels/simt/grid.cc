@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "hopper.h"
+#include "runtime.h"
 #include "sanitize.h"
 
 namespace simt
@@ -20,6 +21,7 @@ struct Job {
     const void *args;
     uint64_t blocks, stride, start; /* block number i is (i * stride + start) % blocks */
     uint64_t next, failed;          /* atomic */
+    uint64_t conflicts;             /* atomic */
     pthread_mutex_t lock;           /* of error */
     char *error;
     size_t error_size;
@@ -104,6 +106,7 @@ static void work_on(Job *job)
     s.args = job->args;
     s.rng = (options.seed + 1) * 0x9E3779B97F4A7C15ull | 1;
     canary_set();
+    s.conflicts = 0;
     while (!s.failed && !__atomic_load_n(&job->failed, __ATOMIC_RELAXED)) {
         const uint64_t i = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED);
         if (i >= job->blocks) break;
@@ -113,6 +116,7 @@ static void work_on(Job *job)
         run_block();
         canary_check();
     }
+    __atomic_fetch_add(&job->conflicts, s.conflicts, __ATOMIC_RELAXED);
     if (s.failed) {
         pthread_mutex_lock(&job->lock);
         if (!job->error[0]) snprintf(job->error, job->error_size, "%s", s.error);
@@ -201,7 +205,7 @@ bool run_grid(const Launch *l, const void *args, char *error, size_t error_size)
 {
     error[0] = 0;
     const uint64_t blocks = (uint64_t)l->grid.x * l->grid.y * l->grid.z;
-    Job job = {l, args, blocks, 1, 0, 0, 0, PTHREAD_MUTEX_INITIALIZER, error, error_size};
+    Job job = {l, args, blocks, 1, 0, 0, 0, 0, PTHREAD_MUTEX_INITIALIZER, error, error_size};
     if (options.order == ORDER_REV) {
         job.stride = blocks - 1; /* -i + blocks - 1 */
         job.start = blocks - 1;
@@ -215,6 +219,7 @@ bool run_grid(const Launch *l, const void *args, char *error, size_t error_size)
         share(&job, n - 1);
     else
         work_on(&job);
+    ledger_add(l, 0, job.conflicts);
     return !error[0];
 }
 

@@ -8,7 +8,8 @@
 namespace simt
 {
 
-Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false, false, false, 80, 0, -1, 1, 0};
+Options options = {ORDER_SEQ, 1, 0, (size_t)16 << 30, false, false, false, false, 80, 0, -1,
+                   1,         0, ""};
 Device devices[DEVICES_MOST];
 __thread int current;
 static __thread cudaError_t last_error;
@@ -42,6 +43,11 @@ static bool set_option(const char *name, const char *v)
         options.fail = strtoull(v, &end, 10);
         options.fail_on = *end == '@' ? (int)strtol(end + 1, &end, 10) : -1;
         return end != v && *end == 0;
+    }
+    if (strcmp(name, "launches") == 0) {
+        if (!*v || strlen(v) >= sizeof options.launches) return false;
+        strcpy(options.launches, v);
+        return true;
     }
     if (!set_size(v, &n)) return false;
     if (strcmp(name, "seed") == 0)
@@ -99,9 +105,15 @@ static void begin(void)
         fprintf(stderr, "ANNEAL_SIMT='%s' is not understood; see simt_configure\n", text);
 }
 
-Locked::Locked()
+/* Whatever a process asks first must know the options. */
+static void configured(void)
 {
     pthread_once(&once, begin);
+}
+
+Locked::Locked()
+{
+    configured();
     if (depth++) return;
     pthread_mutex_lock(&turn);
     pthread_mutex_lock(&lock);
@@ -172,6 +184,7 @@ void enqueue_launch(const Launch *l, const void *args, cudaStream_t s)
         note(e);
         return;
     }
+    ledger_add(l, 1, 0);
     if (options.dry) return;
     Op *op = new_op(OP_LAUNCH, l->args_bytes);
     if (!op) {
@@ -275,6 +288,7 @@ const char *cudaGetErrorString(cudaError_t e)
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
+    configured();
     if (!count) return note(cudaErrorInvalidValue);
     *count = options.devices;
     return note(cudaSuccess);
@@ -282,6 +296,7 @@ cudaError_t cudaGetDeviceCount(int *count)
 
 cudaError_t cudaSetDevice(int device)
 {
+    configured();
     if (device < 0 || device >= options.devices) return note(cudaErrorInvalidDevice);
     current = device;
     return note(cudaSuccess);
@@ -301,6 +316,7 @@ cudaError_t cudaSetDeviceFlags(unsigned int)
 
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int device)
 {
+    configured();
     if (!value || device < 0 || device >= options.devices)
         return note(value ? cudaErrorInvalidDevice : cudaErrorInvalidValue);
     switch (attr) {
@@ -328,6 +344,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
 {
+    configured();
     if (!p || device < 0 || device >= options.devices)
         return note(p ? cudaErrorInvalidDevice : cudaErrorInvalidValue);
     memset(p, 0, sizeof *p);

@@ -72,6 +72,10 @@ bool capture_waits(cudaStream_t s);
  * capture, on a thread that captures; in global mode on any thread. */
 cudaError_t capture_allows(void);
 
+/* ---- ledger.cc ---- */
+/* Counts launches (and the bank conflicts of their ldmatrix) for launches=FILE. */
+void ledger_add(const Launch *l, uint64_t times, uint64_t conflicts);
+
 /* ---- event.cc ---- */
 void event_ran(cudaEvent_t e, uint64_t record);
 

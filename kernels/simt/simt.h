@@ -144,7 +144,8 @@ struct Options {
     size_t fail;    /* launches until one fails, 0 = none will */
     int fail_on;    /* of which device; -1: of all */
     int devices;
-    size_t capture; /* ops until one cannot be recorded, 0 = all can */
+    size_t capture;     /* ops until one cannot be recorded, 0 = all can */
+    char launches[160]; /* file for ledger.cc; "": none */
 };
 extern Options options;
 
@@ -184,6 +185,7 @@ bool collective_complete(uint32_t warp, uint32_t mask);
 /* A launch with its arguments copied behind it. */
 struct Launch {
     const void *kernel;
+    const char *name; /* as the compiler spells it, in a sentence */
     void (*body)(const void *args);
     dim3 grid, block;
     size_t dyn_bytes, args_bytes;

@@ -19,7 +19,10 @@ static void run(h_run *h, const void *cfg)
     an_tensor x = h_rows(h, c->dtype, 4, (int64_t[]){h->n, c->h, c->w, c->c}, 1, 1, 0);
     an_tensor y = h_rows(h, c->y_dtype, 4, (int64_t[]){h->n, oh, ow, c->n}, 2, 1, 0);
     an_tensor r = h_rows(h, c->y_dtype, 4, (int64_t[]){h->n, oh, ow, c->n}, 3, 1, 0);
-    an_tensor rb = h_rows(h, c->dtype, 2, (int64_t[]){h->n, c->n}, 5, 1, 0);
+    const int64_t wide = c->residual ? c->n + 3 : c->n; /* a part of a wider tensor */
+    an_tensor rb = h_rows(h, c->dtype, 2, (int64_t[]){h->n, wide}, 5, 1, 0);
+    if (rb.data) rb.data = (char *)rb.data + (size_t)(wide - c->n) * an_dtype_size(c->dtype);
+    rb.dim[1] = c->n;
     an_conv_args a = {.x = x,
                       .w = h_weight(h, c->dtype, c->n, c->c, c->kernel, c->kernel, true, 4),
                       .stride = c->stride,
@@ -31,7 +34,10 @@ static void run(h_run *h, const void *cfg)
                       .up_w = c->up_w,
                       .act = c->act,
                       .y = y};
-    if (c->row_bias) a.row_bias = &rb;
+    if (c->row_bias) {
+        a.row_bias = &rb;
+        a.row_bias_stride = wide == c->n ? 0 : wide;
+    }
     if (c->residual) a.residual = c->residual_is_y ? &y : &r;
     an_conv2d(h->l, &a);
     h_output(h, y);

@@ -180,7 +180,7 @@ TEST(moe_ties)
     for (int i = 0; i < 2; i++) {
         an_device *d = h_device(i ? "ref" : h_tested(), "auto", 2);
         an_lane *l;
-        REQUIRE(d && an_lane_open(d, 1 << 20, &l, NULL) == AN_OK);
+        REQUIRE(d && an_lane_open(d, 8 << 20, &l, NULL) == AN_OK);
         float eye[C * C] = {1, 0, 0, 0, 1, 0, 0, 0, 1}, gate[2 * C * C], y[C];
         float x[C] = {1, 2, 3}, logits[E] = {0, 5, 5, 5};
         const an_weight *up[E], *down[E];
@@ -240,7 +240,7 @@ TEST(wrong_arguments)
 {
     an_device *d = h_device("cpu", "auto", 1);
     an_lane *l;
-    REQUIRE(d && an_lane_open(d, 1 << 20, &l, NULL) == AN_OK);
+    REQUIRE(d && an_lane_open(d, 8 << 20, &l, NULL) == AN_OK);
     float a[64] = {0}, b[64] = {0};
     const an_tensor x = an_tensor_2d(a, AN_F32, 4, 8), y = an_tensor_2d(b, AN_F32, 2, 8);
     const int32_t far[2] = {0, 4}, pos[4] = {0};

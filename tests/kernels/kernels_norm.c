@@ -24,6 +24,8 @@ static void run_group_norm(h_run *h, const void *cfg)
     h_output(h, y);
 }
 
+#define SHAPE(s) .h = (s).h, .w = (s).w, .c = (s).c, .groups = (s).groups
+
 TEST(group_norm_shapes)
 {
     static const struct {
@@ -35,16 +37,109 @@ TEST(group_norm_shapes)
         for (int d = 0; d < 2; d++)
             for (int silu = 0; silu < 2; silu++) {
                 norm_case c = {.dtype = dtypes[d],
-                               .h = shapes[i].h,
-                               .w = shapes[i].w,
-                               .c = shapes[i].c,
-                               .groups = shapes[i].groups,
+                               SHAPE(shapes[i]),
                                .eps = 1e-5f,
                                .scale = 1.5f,
                                .offset = 0.3f,
                                .silu = silu,
                                .in_place = silu};
                 h_all("group_norm", run_group_norm, &c, 2e-6);
+            }
+}
+
+/* Groups of one block and larger ones (over 131072 elements or 1024 channels), every width of
+ * access, a last unit of a thread missing; sums that need less shared memory than what follows
+ * them, nearly 48 KB, and more. */
+TEST(group_norm_around_the_limits)
+{
+    static const struct {
+        int64_t h, w, c;
+        int groups;
+    } shapes[] = {{64, 64, 32, 1}, {64, 65, 32, 1},   {8, 8, 1024, 1},  {8, 8, 1025, 1},
+                  {17, 31, 24, 3}, {17, 31, 12, 3},   {17, 31, 6, 3},   {17, 31, 3, 3},
+                  {16, 16, 80, 8}, {32, 33, 320, 32}, {363, 363, 1, 1}, {3, 5, 5700, 4},
+                  {2, 3, 6120, 4}, {3, 3, 6143, 1},   {2, 2, 8192, 2}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        norm_case c = {.dtype = dtypes[i % 2],
+                       SHAPE(shapes[i]),
+                       .eps = 1e-5f,
+                       .scale = 1.5f,
+                       .offset = i % 3 ? 0.3f : 300.0f,
+                       .silu = i % 2,
+                       .in_place = i % 2};
+        h_all("group_norm", run_group_norm, &c, 2e-6);
+    }
+}
+
+/* More rows than a launch counts arrivals of: rows 0, 255, 256 and the last are what they are
+ * alone. */
+TEST(group_norm_of_many_rows)
+{
+    enum { ROWS = 259, C = 1025, ROW = 2 * C };
+    an_device *d = h_device(h_tested(), "auto", 2);
+    an_lane *l;
+    REQUIRE(an_lane_open(d, (size_t)4 * ROWS * ROW * sizeof(float), &l, NULL) == AN_OK);
+    float *v = malloc((size_t)ROWS * ROW * sizeof *v), *y = malloc((size_t)ROWS * ROW * sizeof *y);
+    h_values(v, (int64_t)ROWS * ROW, 7, 1.5f, 0.3f);
+    an_tensor g = an_lane_tensor(l, AN_F32, C), b = an_lane_tensor(l, AN_F32, C);
+    an_tensor x = an_lane_tensor(l, AN_F32, ROWS, 2, C),
+              out = an_lane_tensor(l, AN_F32, ROWS, 2, C);
+    an_upload(l, g.data, v, C * sizeof *v);
+    an_upload(l, b.data, v + C, C * sizeof *v);
+    an_upload(l, x.data, v, an_tensor_bytes(&x));
+    an_group_norm(l, x, &g, &b, 1, 1e-5f, false, out);
+    an_download(l, y, out.data, an_tensor_bytes(&out));
+    static const int rows[] = {0, 255, 256, ROWS - 1};
+    for (int i = 0; i < 4; i++) {
+        float alone[ROW];
+        an_tensor one = an_tensor_3d(x.data, AN_F32, 1, 2, C);
+        an_upload(l, x.data, v + (size_t)rows[i] * ROW, sizeof alone);
+        an_group_norm(l, one, &g, &b, 1, 1e-5f, false, one);
+        an_download(l, alone, one.data, sizeof alone);
+        CHECK_MSG(memcmp(alone, y + (size_t)rows[i] * ROW, sizeof alone) == 0, "row %d", rows[i]);
+    }
+    CHECK(an_lane_status(l, NULL) == AN_OK);
+    free(v);
+    free(y);
+    an_lane_close(l);
+    an_device_close(d);
+}
+
+/* Both outputs of concat_group_norm, one after the other: c channels and `groups` more of b's. */
+static void run_concat_norm(h_run *h, const void *cfg)
+{
+    const norm_case *c = cfg;
+    const int64_t c1 = c->c, c2 = c->beta ? c1 : c->groups * 3 - c1 % c->groups, all = c1 + c2;
+    an_tensor a = h_rows(h, c->dtype, 4, (int64_t[]){h->n, c->h, c->w, c1}, 1, c->scale, c->offset);
+    an_tensor b = h_rows(h, c->dtype, 4, (int64_t[]){h->n, c->h, c->w, c2}, 4, c->scale, 0);
+    an_tensor gamma = h_param(h, AN_F32, 1, &all, 2, 0.5f, 1);
+    an_tensor beta = h_param(h, AN_F32, 1, &all, 3, 0.5f, 0);
+    an_tensor cat = an_lane_tensor(h->l, c->dtype, h->n, c->h, c->w, all);
+    an_tensor y = an_lane_tensor(h->l, c->dtype, h->n, c->h, c->w, all);
+    an_concat_group_norm(h->l, a, b, cat, &gamma, &beta, c->groups, c->eps, c->silu, y);
+    h_output(h, c->in_place ? cat : y);
+}
+
+TEST(concat_group_norm)
+{
+    static const struct {
+        int64_t h, w, c;
+        int groups;
+        bool equal; /* b is as wide */
+    } shapes[] = {{1, 1, 5, 2, false},    {9, 7, 40, 16, true}, {5, 7, 37, 6, false},
+                  {16, 12, 64, 32, true}, {11, 3, 8, 4, true},  {120, 115, 14, 2, false}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int d = 0; d < 2; d++)
+            for (int cat = 0; cat < 2; cat++) {
+                norm_case c = {.dtype = dtypes[d],
+                               SHAPE(shapes[i]),
+                               .eps = 1e-5f,
+                               .scale = 1.5f,
+                               .offset = 0.3f,
+                               .silu = i % 2,
+                               .beta = shapes[i].equal,
+                               .in_place = cat};
+                h_all("concat_group_norm", run_concat_norm, &c, cat ? 0 : 2e-6);
             }
 }
 

@@ -255,6 +255,11 @@ TEST(wrong_shapes_of_products)
     a.row_bias = &p;
     an_conv2d(l, &a);
     expect(l, "conv2d: row_bias must be [n,out]");
+    p = an_lane_tensor(l, AN_F32, 1, 6);
+    a.row_bias_stride = 5;
+    an_conv2d(l, &a);
+    expect(l, "conv2d: row_bias must be [n,out]");
+    a.row_bias_stride = 0;
     a.row_bias = NULL;
     a.act = AN_ACT_GEGLU;
     an_conv2d(l, &a);

@@ -168,6 +168,7 @@ static void check_conv(fixture *f, const conv_case *c)
                   .out = out_of(w, &y, &r, AN_ACT_SILU)};
     g.out.row_bias = rb.data;
     g.out.row_bias_dtype = GPU_F32;
+    g.out.row_bias_ld = c->n;
     g.out.row_pixels = oh * ow;
     char *want = NULL;
     static const int tiles[] = {GPU_TILE_64x64, GPU_TILE_64x32, GPU_TILE_128x128, GPU_TILE_16x32};

@@ -424,10 +424,55 @@ static void guard(void)
     CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
 }
 
+/* Rows of 128 bytes begin in the same banks, rows of 144 in eight different groups of them. */
+template <int PITCH> __global__ void load_kernel(int *y)
+{
+    DYN_SHARED(shared);
+    uint32_t r[4];
+    for (int i = (int)threadIdx.x; i < 16 * PITCH / 4; i += 32) ((int *)shared)[i] = i;
+    __syncthreads();
+    ldmatrix_x4(r, shared + threadIdx.x % 16 * PITCH + threadIdx.x / 16 * 16);
+    y[threadIdx.x] = (int)(r[0] + r[1] + r[2] + r[3]);
+}
+
+/* With launches=FILE: how often every shape was launched, with which blocks, and bank conflicts. */
+static void ledger(void)
+{
+    char path[] = "/tmp/anneal-ledger-XXXXXX", option[64], line[256];
+    const int fd = mkstemp(path);
+    CHECK(fd >= 0);
+    if (fd < 0) return;
+    close(fd);
+    fflush(stdout);
+    const pid_t child = fork();
+    if (child == 0) {
+        snprintf(option, sizeof option, "launches=%s", path);
+        if (!simt_configure(option)) _exit(1);
+        int *d = device_ints();
+        for (int i = 0; i < 3; i++) add(d, 3, nullptr);
+        KLAUNCH(load_kernel<128>, 2, 32, 4096, nullptr)(d);
+        KLAUNCH(load_kernel<144>, 5, 32, 4096, nullptr)(d);
+        exit(cudaDeviceSynchronize() != cudaSuccess);
+    }
+    int status = 0;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    static const char *const want[] = {
+        "launches\tthreads\tshared\tblocks\tconflicts\tkernel\n", "3\t128\t0\t8\t0\tadd_kernel\n",
+        "1\t32\t4096\t2\t8\tload_kernel<128>\n", "1\t32\t4096\t5\t0\tload_kernel<144>\n"};
+    FILE *f = fopen(path, "r");
+    CHECK(f);
+    for (const char *w : want) CHECK(f && fgets(line, sizeof line, f) && strcmp(line, w) == 0);
+    CHECK(f && !fgets(line, sizeof line, f));
+    if (f) fclose(f);
+    unlink(path);
+}
+
 int main(void)
 {
     CHECK(simt_configure("memory=64M"));
     guard();
+    ledger();
     late();
     events();
     graphs();

@@ -32,8 +32,20 @@ find_package(Python3 COMPONENTS Interpreter)
 if(AN_NVCC_FOUND AND Python3_FOUND)
   add_test(NAME kernels_ptxas COMMAND ${Python3_EXECUTABLE} ${AN_SIMT_DIR}/check_ptxas.py
            ${CMAKE_SOURCE_DIR}/kernels/cuda/registers.txt ${AN_CUDA_LOGS})
+  add_test(NAME kernels_occupancy COMMAND ${AN_SIMT_DIR}/check_occupancy.sh ${Python3_EXECUTABLE}
+           $<TARGET_FILE:anneal> ${CMAKE_BINARY_DIR} ${AN_CUDA_LOGS})
+  set_tests_properties(kernels_occupancy PROPERTIES LABELS "simt;slow" TIMEOUT 300)
 else()
+  an_skipped_test(kernels_occupancy "no GPU kernels in this build: ${AN_NVCC_WHY}")
   an_skipped_test(kernels_ptxas "no GPU kernels in this build: ${AN_NVCC_WHY}")
+endif()
+
+# Bank conflicts, from what the kernels' suites launched on the emulated GPU.
+if(Python3_FOUND)
+  add_test(NAME kernels_bank_conflicts WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}
+           COMMAND ${Python3_EXECUTABLE} ${AN_SIMT_DIR}/check_conflicts.py .)
+  set_tests_properties(kernels_bank_conflicts PROPERTIES LABELS simt SKIP_RETURN_CODE 77
+    DEPENDS "kernels_attention_simt;kernels_conv_simt;kernels_gemm_simt;kernels_gemm_simt90;kernels_conv_simt90;kernels_paged_simt;kernels_quant_simt")
 endif()
 
 # Compiling the kernels twice more takes minutes: ./test asks for it.

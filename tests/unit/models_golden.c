@@ -238,6 +238,20 @@ TEST(lcm)
     check_model(names[3]);
 }
 
+/* Keys and values in several stacks, of which the arena holds one at a time. */
+TEST(context_in_stacks)
+{
+    const int64_t before = an_unet_stack_outputs;
+    an_unet_stack_outputs = 400;
+    fixture f;
+    if (fixture_open(&f, names[2], test_device(), AN_F32, (size_t)64 << 20)) {
+        CHECK(parts(&f)->unet.contexts > 2);
+        check_unet(&f, "unet_in", "unet_out", 0, 1e-4);
+    }
+    fixture_close(&f);
+    an_unet_stack_outputs = before;
+}
+
 int main(int argc, char **argv)
 {
     return test_main(argc, argv);

@@ -223,6 +223,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e);
  *                        its device is lost until cudaDeviceReset
  *   dry=0|1              1: launches and copies are checked, but change nothing: device memory of
  *                        models larger than the machine is zeros that were never written
+ *   launches=FILE        when the process ends: every kernel and shape that was launched, how often,
+ *                        and the bank conflicts its ldmatrix met (none are counted when dry)
  *   capture=N            the N-th op recorded from now on cannot be: its call fails, and the capture
  * False (and nothing changed after the offender) if an option is unknown. Not while work runs. */
 int simt_configure(const char *options);
