@@ -17,6 +17,22 @@ void an_buf_free(an_buf *b)
     an_buf_init(b, b->max);
 }
 
+void an_buf_drop(an_buf *b, size_t n)
+{
+    if (n >= b->len) {
+        free(b->data);
+        b->data = NULL;
+        b->len = b->cap = 0;
+        return;
+    }
+    b->len -= n;
+    memmove(b->data, b->data + n, b->len + 1);
+    char *fit = realloc(b->data, b->len + 1);
+    if (!fit) return; /* it stays larger */
+    b->data = fit;
+    b->cap = b->len + 1;
+}
+
 static bool reserve(an_buf *b, size_t more)
 {
     size_t need;
@@ -124,7 +140,8 @@ an_status an_read_file(const char *path, size_t max, char **out, size_t *len, an
     if (len) *len = 0;
     FILE *f = fopen(path, "rb");
     if (!f)
-        return an_fail(err, errno == ENOENT ? AN_NOT_FOUND : AN_IO, "%s: %s", path, strerror(errno));
+        return an_fail(err, errno == ENOENT ? AN_NOT_FOUND : AN_IO, "%s: %s", path,
+                       strerror(errno));
     an_buf b;
     an_buf_init(&b, max);
     char chunk[16384];

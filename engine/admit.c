@@ -235,15 +235,19 @@ static an_status make_ready(an_unit *u, an_task *t, an_error *err)
     if (j->text) return open_text(u, t, err);
     size_t scratch = 0;
     if (j->kind == AN_TASK_IMAGE) {
-        st = an_picture_scratch(u->e, s, j->h, j->w, &scratch, err);
+        st = an_picture_scratch(u->e, s, j, &scratch, err);
     } else {
         an_price p;
         an_stage stage = j->kind == AN_TASK_ENCODE ? AN_STAGE_ENCODE : AN_STAGE_DECODE;
         st = an_price_get(u->e, s, stage, j->h, j->w, 0, &p, err);
         if (!st) scratch = p.row_bytes;
     }
-    if (!st) st = an_room_for(u, s, scratch, err);
-    if (!st) st = an_task_open(u, t, err);
+    if (st) return st;
+    do {
+        st = an_room_for(u, s, scratch, err);
+        if (!st) st = an_task_open(u, t, err);
+        /* an idle model may hold what lacks for its state, which is little */
+    } while (st == AN_NO_MEMORY && an_slots_make_way(u, s));
     return st;
 }
 
@@ -261,6 +265,7 @@ static bool start(an_unit *u, an_task *t)
     const bool other = j->next_task == 0 && !j->slot->model && held_elsewhere(u, j->files);
     const bool waits = (st == AN_NO_MEMORY || st == AN_TOO_LARGE) && (u->run_count > 0 || other);
     pthread_mutex_lock(&u->e->lock);
+    j->ran |= !st || st == AN_DEVICE; /* what broke the device may break others */
     if (!st) {
         t->started = true;
         u->run[u->run_count++] = t;

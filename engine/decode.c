@@ -285,6 +285,14 @@ static void measure(an_unit *u, batch *b)
     u->busy_s += b->seconds;
     u->e->last_tick = an_now_s();
     an_hist_add(&u->e->tick_tokens, b->tokens);
+    an_hist_add(&u->e->batch_rows[AN_STAGE_FORWARD], b->n);
+    int drawn = 0;
+    for (int i = 0; i < b->n; i++) drawn += !b->part[i].status && b->part[i].drew;
+    an_recent_tick(u, (an_tick_info){.stage = AN_STAGE_FORWARD,
+                                     .rows = b->n,
+                                     .tokens = b->tokens,
+                                     .drawn = drawn,
+                                     .seconds = b->seconds});
     if (b->tokens == b->n)
         m->decode_s = m->decode_s > 0 ? 0.9 * m->decode_s + 0.1 * b->seconds : b->seconds;
     else if (b->flops > 0) {

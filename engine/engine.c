@@ -206,11 +206,13 @@ an_status an_engine_new(const an_engine_options *o, an_engine **out, an_error *e
     e->queue.max = o->max_queue;
     e->finished_tail = &e->finished;
     an_hist_init(&e->queue_s);
-    an_hist_init(&e->step_s);
+    an_hist_init_ticks(&e->step_s);
     an_hist_init(&e->request_s);
+    an_hist_init(&e->first_preview_s);
     an_hist_init(&e->first_token_s);
-    an_hist_init(&e->token_s);
-    an_hist_init_tokens(&e->tick_tokens);
+    an_hist_init_ticks(&e->token_s);
+    an_hist_init_counts(&e->tick_tokens);
+    for (int i = 0; i < AN_STAGE_COUNT; i++) an_hist_init_counts(&e->batch_rows[i]);
     s = open_all(e, o, err);
     if (s) {
         an_engine_free(e);

@@ -127,6 +127,14 @@ an_status an_job_enqueue(an_engine *e, an_job *j, an_error *err)
     }
     j->claim.client = an_clients_enter(&e->clients, j->client);
     if (!j->claim.client) return an_fail(err, AN_NO_MEMORY, "no memory for a client");
+    int most = e->o.client_jobs ? e->o.client_jobs(e->o.client_ctx, j->client) : 0;
+    if (most > 0 && j->claim.client->jobs > most) {
+        an_clients_leave(&e->clients, j->claim.client);
+        j->claim.client = NULL;
+        e->jobs_refused++;
+        return an_fail_param(err, AN_BUSY, "client",
+                             "this client has %d jobs waiting or running, its limit", most);
+    }
     j->claim.age = ++e->age;
     an_claim_enter(&j->claim);
     j->claim.deadline = j->deadline;
@@ -276,6 +284,7 @@ void an_job_finish(an_engine *e, an_job *j, an_job_state state, const an_error *
         e->jobs_canceled++;
         last = AN_EVENT_CANCELED;
     }
+    an_recent_job(e, j);
     an_ring_add(&j->ring, (an_event){.type = last, .step = j->step, .steps = j->calls * j->n});
     j->result_bytes = result_bytes(j);
     e->result_bytes += j->result_bytes;
@@ -315,6 +324,14 @@ bool an_job_finished(an_job *j)
     return end;
 }
 
+bool an_job_ran(an_job *j)
+{
+    pthread_mutex_lock(&j->e->lock);
+    bool ran = j->ran;
+    pthread_mutex_unlock(&j->e->lock);
+    return ran;
+}
+
 /* ---------------------------------------------------------------- reading */
 
 /* Where it runs, or a device that has measured the model. */
@@ -343,13 +360,13 @@ static double remaining(const an_engine *e, const an_job *j)
 {
     if (j->text) return remaining_text(j);
     an_price p;
-    int64_t tokens = j->kind == AN_TASK_IMAGE ? j->files->entry.info.chunk_len : 0;
     an_stage last = j->kind == AN_TASK_ENCODE ? AN_STAGE_ENCODE : AN_STAGE_DECODE;
     double once = 0, call = 0;
     if (an_price_known(e, j->files, last, j->h, j->w, 0, &p))
         once = p.row_s > 0 ? p.row_s : p.row_flops * e->seconds_per_flop;
     if (j->kind == AN_TASK_IMAGE) {
-        if (!an_price_known(e, j->files, AN_STAGE_DENOISE, j->h, j->w, tokens, &p)) return -1;
+        if (!an_price_known(e, j->files, AN_STAGE_DENOISE, j->h, j->w, an_job_tokens(j), &p))
+            return -1;
         call = j->branches * (p.row_s > 0 ? p.row_s : p.row_flops * e->seconds_per_flop);
         if (call <= 0) return -1;
     }
@@ -400,6 +417,14 @@ void an_job_get(an_job *j, an_job_info *out)
     out->images_done = j->text ? 0 : j->done;
     out->error = j->error;
     pthread_mutex_unlock(&e->lock);
+}
+
+int an_job_position(an_job *j)
+{
+    pthread_mutex_lock(&j->e->lock);
+    int at = j->state == AN_JOB_QUEUED ? an_queue_position(&j->e->queue, &j->claim) : -1;
+    pthread_mutex_unlock(&j->e->lock);
+    return at;
 }
 
 bool an_job_result(an_job *j, int i, an_result *out)

@@ -32,6 +32,7 @@ static void tell_loaded(an_slot *s, bool loaded)
     s->loaded = loaded;
     s->files->entry.devices += loaded ? 1 : -1;
     s->files->entry.loaded = s->files->entry.devices > 0;
+    s->unit->e->model_changes++;
 }
 
 static void unload(an_unit *u, an_slot *s)
@@ -150,16 +151,21 @@ static size_t arenas_planned(const an_unit *u)
     return n;
 }
 
+/* What is given back for the model: working memory that no loaded one plans with (a lane keeps its
+ * own when its last model goes), then an idle model. False if all is in use. */
+static bool give_way(an_unit *u, const an_slot *s)
+{
+    const size_t before = u->arena_bytes;
+    if (before > arenas_planned(u) && u->run_count == 0) an_arena_relax(u);
+    return u->arena_bytes < before || an_slots_make_way(u, s);
+}
+
 static an_status make_room(an_unit *u, const an_slot *s, size_t bytes, an_error *err)
 {
-    for (;;) {
+    do {
         size_t used = u->weight_bytes + u->block_bytes + u->kv_bytes + u->arena_bytes;
         if (used <= u->memory_bytes && bytes <= u->memory_bytes - used) return AN_OK;
-        if (u->arena_bytes > arenas_planned(u) && u->run_count == 0)
-            an_arena_relax(u);
-        else if (!an_slots_make_way(u, s))
-            break;
-    }
+    } while (give_way(u, s));
     return an_fail(err, AN_NO_MEMORY,
                    "model '%s' needs %.1f MiB, %.1f MiB of the %.1f MiB limit are in use "
                    "(--memory)",
@@ -291,12 +297,12 @@ an_status an_slot_load(an_unit *u, an_slot *s, an_error *err)
     an_status st = make_room(u, s, an_weights_guess(u, s->files), err);
     if (!st) st = read_weights(u, s, err);
     /* The budget may be more than a GPU that others use too has. */
-    while (st == AN_NO_MEMORY && !s->model && an_slots_make_way(u, s)) st = read_weights(u, s, err);
+    while (st == AN_NO_MEMORY && !s->model && give_way(u, s)) st = read_weights(u, s, err);
     if (!st) st = make_room(u, s, 0, err);
     while (!st) {
         an_error local = {0};
         st = settle(u, s, an_now_s() - start, &local);
-        if ((st != AN_NO_MEMORY && st != AN_TOO_LARGE) || !an_slots_make_way(u, s)) {
+        if ((st != AN_NO_MEMORY && st != AN_TOO_LARGE) || !give_way(u, s)) {
             if (st && err) *err = local;
             break;
         }
@@ -327,7 +333,7 @@ an_status an_room_for(an_unit *u, const an_slot *s, size_t scratch, an_error *er
 {
     for (;;) {
         an_status st = an_arena_reach(u, s, scratch, err);
-        if (!st || !an_slots_make_way(u, s)) return st;
+        if (!st || !give_way(u, s)) return st;
     }
 }
 
@@ -338,6 +344,7 @@ void an_files_broken(an_engine *e, an_files *f, const an_error *why)
     an_log(AN_LOG_ERROR, "%s", why->message);
     if (why->status != AN_INVALID && why->status != AN_NOT_FOUND) return;
     pthread_mutex_lock(&e->lock);
+    e->model_changes++;
     f->entry.ok = false;
     snprintf(f->entry.error, sizeof f->entry.error, "%s", why->message);
     if (f->entry.is_default) {

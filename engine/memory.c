@@ -125,8 +125,6 @@ void an_price_measured(an_engine *e, const an_price *key, double seconds, int ro
     an_price *p = find_price(e, key->files, key->stage, key->h, key->w, key->tokens);
     if (!p) return;
     p->row_s = p->row_s > 0 ? 0.8 * p->row_s + 0.2 * row : row;
-    p->rows_fit = key->rows_fit;
-    p->fit_arena = key->fit_arena;
 }
 
 /* Scratch grows with the rows, though not exactly in proportion: bisection, remembered until the
@@ -149,6 +147,13 @@ int an_price_rows(an_engine *e, an_price *p, int most)
     }
     p->rows_fit = lo;
     p->fit_arena = arena;
+    pthread_mutex_lock(&e->lock);
+    an_price *kept = find_price(e, p->files, p->stage, p->h, p->w, p->tokens);
+    if (kept) {
+        kept->rows_fit = lo;
+        kept->fit_arena = arena;
+    }
+    pthread_mutex_unlock(&e->lock);
     return lo < most ? lo : most;
 }
 
@@ -159,17 +164,17 @@ static size_t sampler_scratch(const an_model_info *i, int64_t h, int64_t w, int 
     return (size_t)pictures * 4 * ALIGN64((size_t)(h * w * i->latent_channels) * sizeof(float));
 }
 
-an_status an_picture_scratch(an_engine *e, an_slot *s, int64_t h, int64_t w, size_t *out,
-                             an_error *err)
+an_status an_picture_scratch(an_engine *e, an_slot *s, const an_job *j, size_t *out, an_error *err)
 {
-    an_price denoise, decode;
-    an_status st =
-        an_price_get(e, s, AN_STAGE_DENOISE, h, w, s->files->entry.info.chunk_len, &denoise, err);
-    if (!st) st = an_price_get(e, s, AN_STAGE_DECODE, h, w, 0, &decode, err);
+    an_price text, denoise, decode;
+    an_status st = an_price_get(e, s, AN_STAGE_TEXT, 0, 0, j->chunks, &text, err);
+    if (!st) st = an_price_get(e, s, AN_STAGE_DENOISE, j->h, j->w, an_job_tokens(j), &denoise, err);
+    if (!st) st = an_price_get(e, s, AN_STAGE_DECODE, j->h, j->w, 0, &decode, err);
     if (st) return st;
     size_t step = s->files->entry.info.guidance_embed ? denoise.row_bytes : denoise.pair_bytes;
+    if (step < text.row_bytes) step = text.row_bytes;
     *out = step > decode.row_bytes ? step : decode.row_bytes;
-    *out += sampler_scratch(&s->files->entry.info, h, w, 1);
+    *out += sampler_scratch(&s->files->entry.info, j->h, j->w, 1);
     return AN_OK;
 }
 

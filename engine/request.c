@@ -179,6 +179,7 @@ static an_status same_chunks(an_engine *e, an_job *j, an_error *err)
             s = an_prompt_pad_chunks(tok, &j->uncond.prompt[k], most, err);
         if (s) return s;
     }
+    j->chunks = most;
     return AN_OK;
 }
 
@@ -218,8 +219,7 @@ static an_status check_memory(an_engine *e, an_job *j, an_error *err)
     pthread_mutex_unlock(&e->lock);
     if (!slot) return AN_OK;
     size_t scratch = 0, state = an_picture_state(&j->files->entry.info, j->h, j->w);
-    an_status s =
-        j->kind == AN_TASK_IMAGE ? an_picture_scratch(e, slot, j->h, j->w, &scratch, err) : AN_OK;
+    an_status s = j->kind == AN_TASK_IMAGE ? an_picture_scratch(e, slot, j, &scratch, err) : AN_OK;
     if (!s && j->kind != AN_TASK_IMAGE) {
         an_price p;
         an_stage stage = j->kind == AN_TASK_ENCODE ? AN_STAGE_ENCODE : AN_STAGE_DECODE;

@@ -9,7 +9,8 @@
 
 /* ---------------------------------------------------------------- choosing */
 
-/* What rows must share. For TEXT, tokens counts chunks of the first prompt not yet encoded. */
+/* What rows must share. For TEXT, tokens counts chunks of the first prompt not yet encoded.
+ * Pictures whose prompts have other numbers of chunks do share a tick: see gather_pictures. */
 typedef struct group {
     an_slot *slot;
     an_stage stage;
@@ -28,9 +29,6 @@ static group group_of(const an_task *t)
     if (g.stage == AN_STAGE_TEXT) {
         g.h = g.w = 0;
         g.tokens = unready(t)->chunks;
-    } else if (g.stage == AN_STAGE_DENOISE) {
-        g.tokens =
-            j->slot->files->entry.info.chunk_len; /* rows may have more: this is the price's key */
     }
     return g;
 }
@@ -94,11 +92,27 @@ static void gather_prompts(an_unit *u, an_task *leader, const group *g, int most
     }
 }
 
-static void gather_pictures(an_unit *u, const an_track *k, const group *g, int most)
+/* Every row is priced as one with the longest context of the tick: their keys and values are kept
+ * through the whole network, 50 KB a token in SD 1.5, so that as many rows with eight chunks do not
+ * fit where rows with one do. t->price is the leader's so far. */
+static void gather_pictures(an_unit *u, const an_track *k, const group *g)
 {
     an_tick *t = &u->tick;
+    const int all = 2 * u->e->o.max_batch;
+    int most = an_price_rows(u->e, &t->price, all);
     for (an_task *task = t->leader; task && t->n < u->e->o.max_batch; task = best_task(k, g)) {
-        int branches = g->stage == AN_STAGE_DENOISE ? task->job->branches : 1;
+        const bool step = g->stage == AN_STAGE_DENOISE;
+        const int branches = step ? task->job->branches : 1;
+        if (step && an_job_tokens(task->job) > t->price.tokens) {
+            an_price longer;
+            if (an_price_get(u->e, g->slot, g->stage, g->h, g->w, an_job_tokens(task->job), &longer,
+                             NULL))
+                break; /* it fails when it leads */
+            int fit = an_price_rows(u->e, &longer, all);
+            if (t->rows + branches > fit) break;
+            t->price = longer;
+            most = fit;
+        }
         if (t->n > 0 && t->rows + branches > most) break;
         t->task[t->n++] = task;
         t->rows += branches;
@@ -120,15 +134,15 @@ static an_task *choose(an_unit *u, const an_track *k)
     t->slot = g.slot;
     t->stage = g.stage;
     an_error err = {0};
-    if (an_price_get(u->e, g.slot, g.stage, g.h, g.w, g.tokens, &t->price, &err)) {
+    int64_t tokens = g.stage == AN_STAGE_DENOISE ? an_job_tokens(leader->job) : g.tokens;
+    if (an_price_get(u->e, g.slot, g.stage, g.h, g.w, tokens, &t->price, &err)) {
         an_job_end(leader->job, AN_JOB_FAILED, &err);
         return choose(u, k);
     }
     if (g.stage == AN_STAGE_TEXT) {
         gather_prompts(u, leader, &g, an_price_rows(u->e, &t->price, u->e->o.max_batch));
     } else {
-        int most = an_price_rows(u->e, &t->price, 2 * u->e->o.max_batch);
-        gather_pictures(u, k, &g, most);
+        gather_pictures(u, k, &g);
     }
     return leader;
 }
@@ -162,10 +176,11 @@ static void run(an_unit *u)
     memset(t->preview, 0, (size_t)t->n * sizeof *t->preview);
     an_status st = run_rows(u, 0, t->n, &err);
     bool repeatable = t->task[0]->call == call; /* the sampler step has not begun */
+    t->repeated = st && repeatable && t->n > 1;
     for (int i = 0; i < t->n; i++) {
         t->status[i] = st;
         t->error[i] = err;
-        if (!st || !repeatable || t->n == 1) continue;
+        if (!t->repeated) continue;
         memset(&t->error[i], 0, sizeof t->error[i]);
         t->status[i] = run_rows(u, i, 1, &t->error[i]);
     }
@@ -176,20 +191,49 @@ static void run(an_unit *u)
 
 /* ---------------------------------------------------------------- scattering */
 
+/* Lock. Of a row of this picture, whoever shared the tick. */
+static double row_flops(const an_engine *e, const an_tick *t, const an_job *j)
+{
+    const an_price *p = &t->price;
+    an_price own;
+    bool known = t->stage == AN_STAGE_DENOISE &&
+                 an_price_known(e, p->files, p->stage, p->h, p->w, an_job_tokens(j), &own);
+    return known ? own.row_flops : p->row_flops;
+}
+
 static void account(an_unit *u)
 {
     an_tick *t = &u->tick;
     u->ticks[t->stage]++;
+    u->repeated += t->repeated;
     u->tick_rows[t->stage] += (uint64_t)t->n;
     u->busy_s += t->seconds;
     u->e->last_tick = an_now_s();
     if (t->stage == AN_STAGE_DENOISE) an_hist_add(&u->e->step_s, t->seconds);
+    an_hist_add(&u->e->batch_rows[t->stage], t->n);
+    an_recent_tick(u, (an_tick_info){.stage = t->stage, .rows = t->n, .seconds = t->seconds});
     an_price_measured(u->e, &t->price, t->seconds, t->rows);
     for (int i = 0; i < t->n; i++) {
         an_job *j = t->task[i]->job;
         int rows = t->stage == AN_STAGE_DENOISE ? j->branches : 1;
-        an_claim_charge(&u->e->clients, &j->claim, t->price.row_flops * rows);
+        an_claim_charge(&u->e->clients, &j->claim, row_flops(u->e, t, j) * rows);
     }
+}
+
+static void tell_preview(an_engine *e, an_task *task, uint8_t *rgb)
+{
+    an_job *j = task->job;
+    if (!j->previewed) an_hist_add(&e->first_preview_s, an_now_s() - j->created_mono);
+    j->previewed = true;
+    an_job_event(e, j,
+                 (an_event){.type = AN_EVENT_PREVIEW,
+                            .index = task->index,
+                            .partial_index = task->partial++,
+                            .step = task->call,
+                            .steps = j->calls,
+                            .preview = rgb,
+                            .preview_w = (int)j->w,
+                            .preview_h = (int)j->h});
 }
 
 /* One STEP event a job and tick, however many of its pictures moved. */
@@ -208,16 +252,7 @@ static void report_steps(an_unit *u)
         }
         bool last_of_job = true;
         for (int k = i + 1; k < t->n && last_of_job; k++) last_of_job = t->task[k]->job != j;
-        if (rgb)
-            an_job_event(u->e, j,
-                         (an_event){.type = AN_EVENT_PREVIEW,
-                                    .index = task->index,
-                                    .partial_index = task->partial++,
-                                    .step = task->call,
-                                    .steps = j->calls,
-                                    .preview = rgb,
-                                    .preview_w = (int)j->w,
-                                    .preview_h = (int)j->h});
+        if (rgb) tell_preview(u->e, task, rgb);
         if (last_of_job)
             an_job_event(u->e, j,
                          (an_event){.type = AN_EVENT_STEP,

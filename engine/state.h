@@ -62,7 +62,8 @@ an_status an_request_files(an_engine *e, const char *id, an_kind kind, an_files 
                            an_error *err);
 /* Device thread, without the lock: loads (making room first), sizes the arena, prints the plan. */
 an_status an_slot_load(an_unit *u, an_slot *s, an_error *err);
-/* Bytes of weights on this device, as far as the files tell: the truth is checked when it is read. */
+/* Bytes of weights on this device, as far as the files tell: the truth is checked when it is read.
+ */
 size_t an_weights_guess(const an_unit *u, const an_files *f);
 /* Arena of its lane for a tick of this size; idle models make way. Device thread. */
 an_status an_room_for(an_unit *u, const an_slot *s, size_t scratch, an_error *err);
@@ -109,11 +110,11 @@ an_status an_price_get(an_engine *e, an_slot *s, an_stage stage, int64_t h, int6
 bool an_price_known(const an_engine *e, const an_files *f, an_stage stage, int64_t h, int64_t w,
                     int64_t tokens, an_price *out);
 void an_price_measured(an_engine *e, const an_price *p, double seconds, int rows); /* lock */
-/* Rows of this kind that fit the arena, 1..most. Device thread. */
+/* Rows of this kind that fit the arena, 1..most. Device thread, no lock. */
 int an_price_rows(an_engine *e, an_price *p, int most);
-/* Scratch of a picture's dearest tick: its guidance branches, or its decoding. No lock. */
-an_status an_picture_scratch(an_engine *e, an_slot *s, int64_t h, int64_t w, size_t *out,
-                             an_error *err);
+/* Scratch of a picture's dearest tick: its prompt, its guidance branches, or its decoding. No lock.
+ */
+an_status an_picture_scratch(an_engine *e, an_slot *s, const an_job *j, size_t *out, an_error *err);
 size_t an_picture_state(const an_model_info *i, int64_t h, int64_t w);
 /* Makes the arena of the model's lane at least this large, within the budget. Device thread, while
  * no tick of that lane is in flight. */
@@ -139,8 +140,7 @@ typedef struct an_block {
 an_status an_block_take(an_unit *u, size_t bytes, an_block *out, an_error *err);
 void an_block_give(an_unit *u, an_block *b);
 void an_blocks_free(an_unit *u);
-size_t an_machine_bytes(void);  /* what this process may use: RAM or the control group's limit */
-size_t an_resident_bytes(void); /* what it uses now */
+size_t an_machine_bytes(void); /* what this process may use: RAM or the control group's limit */
 
 /* ---------------------------------------------------------------- text (text_cache.c) */
 
@@ -233,6 +233,7 @@ struct an_job {
     char model[256], solver_class[64];
     char *prompt, *negative_prompt, *sampler, *schedule, *tag;
     int width, height, n, steps, calls, branches, clip_skip, previews;
+    int chunks; /* IMAGE: of text, of the prompt and the negative one alike */
     bool every_step;
     int64_t h, w, seed; /* latent size */
     int channels;
@@ -251,7 +252,8 @@ struct an_job {
     /* lock */
     an_claim claim;
     an_job_state state;
-    bool cancel, forgotten, touched;
+    bool cancel, forgotten, touched, previewed;
+    bool ran; /* the device was given some of it */
     int step, next_task, done;
     double created, started, finished, created_mono, started_mono, finished_mono;
     an_error error;
@@ -326,7 +328,8 @@ typedef struct an_tick {
     an_error error[AN_BATCH_MAX];
     uint8_t *preview[AN_BATCH_MAX]; /* DENOISE: RGB of the rows that want one now */
     double seconds;
-    int rows; /* network rows */
+    int rows;      /* network rows */
+    bool repeated; /* it failed, and every row was tried alone */
 } an_tick;
 
 /* One call of the network and one sampler step for the pictures task[0..n-1]; preview[i] is set for
@@ -340,6 +343,7 @@ an_status an_vae_encode_tick(an_slot *s, an_task *const *task, int n, an_error *
 an_status an_task_open(an_unit *u, an_task *t, an_error *err);
 void an_task_close(an_unit *u, an_task *t);
 an_stage an_task_stage(const an_task *t);
+int64_t an_job_tokens(const an_job *j); /* of context in a row of the network; 0 without a prompt */
 
 /* sequence.c: pages. A sequence without them waits; it is not in any tick. */
 an_status an_seq_open(an_task *t, an_error *err);
@@ -355,8 +359,8 @@ void an_seqs_extend(an_unit *u, const an_slot *s);
 void an_seq_catch_up(an_unit *u, an_task *t);
 void an_seq_publish(an_unit *u, an_task *t); /* its full pages can be found from now on */
 
-/* Edits of logits (bias, penalties, bans) that a device is told of in a tick; rows with more are drawn
- * by the host. */
+/* Edits of logits (bias, penalties, bans) that a device is told of in a tick; rows with more are
+ * drawn by the host. */
 #define AN_EDITS_MOST 16384
 /* decode.c: one tick of the sequences of the leader's model. */
 typedef struct an_decode an_decode;
@@ -408,7 +412,7 @@ struct an_unit {
     size_t weight_bytes, arena_bytes, block_bytes; /* written by the device thread; all arenas */
     size_t kv_bytes;                               /* keys and values, and logits; likewise */
     size_t planned_bytes;                          /* the last plan */
-    uint64_t ticks[AN_STAGE_COUNT], tick_rows[AN_STAGE_COUNT];
+    uint64_t ticks[AN_STAGE_COUNT], tick_rows[AN_STAGE_COUNT], repeated;
     double busy_s;
     int seqs_running; /* with pages, after the last tick; likewise the next two */
     int64_t kv_blocks, kv_blocks_used;
@@ -449,7 +453,8 @@ struct an_engine {
     an_clients clients;
     an_queue queue;
     uint64_t age;
-    an_job *jobs; /* all known, newest first */
+    uint64_t model_changes; /* of entries, for an_engine_pulse */
+    an_job *jobs;           /* all known, newest first */
     an_job *finished, **finished_tail;
     int finished_count, queued, running;
     size_t result_bytes;
@@ -458,7 +463,7 @@ struct an_engine {
     uint64_t jobs_done, jobs_failed, jobs_canceled, jobs_refused, images_done;
     uint64_t text_hits, text_misses;
     double last_tick, seconds_per_flop;
-    an_histogram queue_s, step_s, request_s;
+    an_histogram queue_s, step_s, request_s, first_preview_s, batch_rows[AN_STAGE_COUNT];
     an_histogram first_token_s, token_s, tick_tokens;
     uint64_t device_tokens;
     uint64_t prompt_tokens, generated_tokens, preemptions, prefix_queries, prefix_hits;
@@ -468,14 +473,23 @@ struct an_engine {
     uint64_t price_clock;
     size_t program_bytes; /* what the process had before any model */
 
+    an_tick_info tick[AN_TICKS_KEPT]; /* ring: number s at (s - 1) % AN_TICKS_KEPT */
+    uint64_t ticks;
+    an_job_summary recent[AN_RECENT_KEPT]; /* likewise */
+    uint64_t recents;
+
     /* device thread */
     an_sampler_room sampler[AN_SAMPLERS]; /* threads that draw tokens; as many as there are */
 };
 
 void an_engine_wake(an_engine *e);    /* lock: there is something to do */
 void an_unit_count_pages(an_unit *u); /* device thread: for the stats */
+/* recent.c; lock. A tick has ended (seq, device and ended are filled in); a job has. */
+void an_recent_tick(an_unit *u, an_tick_info t);
+void an_recent_job(an_engine *e, const an_job *j);
 void an_hist_init(an_histogram *h);
-void an_hist_init_tokens(an_histogram *h); /* its bounds are counts of tokens */
-void an_hist_add(an_histogram *h, double seconds);
+void an_hist_init_ticks(an_histogram *h);  /* finer: a tick, or the gap between two tokens */
+void an_hist_init_counts(an_histogram *h); /* its bounds are counts: tokens, rows */
+void an_hist_add(an_histogram *h, double value);
 
 #endif

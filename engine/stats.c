@@ -6,29 +6,40 @@
 
 /* ---------------------------------------------------------------- histograms */
 
-static const double BOUNDS[AN_HIST_BUCKETS - 1] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
-                                                   2.5,   5,    10,    30,   60,  120,  300};
+static const double WAITS[AN_HIST_BUCKETS - 1] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+                                                  2.5,   5,    10,    30,   60,  120,  300};
+static const double TICKS[AN_HIST_BUCKETS - 1] = {
+    0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 10};
 
-void an_hist_init(an_histogram *h)
+static void init(an_histogram *h, const double *bounds)
 {
     *h = (an_histogram){0};
-    for (int i = 0; i < AN_HIST_BUCKETS - 1; i++) h->le[i] = BOUNDS[i];
+    for (int i = 0; i < AN_HIST_BUCKETS - 1; i++) h->le[i] = bounds ? bounds[i] : (double)(1 << i);
     h->le[AN_HIST_BUCKETS - 1] = (double)__builtin_inf();
 }
 
-/* Tokens of a tick: powers of two. */
-void an_hist_init_tokens(an_histogram *h)
+void an_hist_init(an_histogram *h)
 {
-    an_hist_init(h);
-    for (int i = 0; i < AN_HIST_BUCKETS - 1; i++) h->le[i] = (double)(1 << i);
+    init(h, WAITS);
 }
 
-void an_hist_add(an_histogram *h, double seconds)
+void an_hist_init_ticks(an_histogram *h)
+{
+    init(h, TICKS);
+}
+
+/* Powers of two. */
+void an_hist_init_counts(an_histogram *h)
+{
+    init(h, NULL);
+}
+
+void an_hist_add(an_histogram *h, double value)
 {
     for (int i = 0; i < AN_HIST_BUCKETS; i++)
-        if (seconds <= h->le[i]) h->count[i]++;
+        if (value <= h->le[i]) h->count[i]++;
     h->total++;
-    h->sum += seconds;
+    h->sum += value;
 }
 
 /* ---------------------------------------------------------------- numbers */
@@ -49,6 +60,16 @@ void an_unit_count_pages(an_unit *u)
     u->kv_blocks_used = used;
     u->seqs_running = running;
     pthread_mutex_unlock(&e->lock);
+}
+
+/* Lock. Seconds that the first of the waiting jobs has waited; 0 if none does. */
+static double oldest(const an_engine *e)
+{
+    double since = 0;
+    if (!e->queued) return 0;
+    for (const an_job *j = e->jobs; j; j = j->next) /* newest first */
+        if (j->state == AN_JOB_QUEUED) since = j->created_mono;
+    return since > 0 ? an_now_s() - since : 0;
 }
 
 /* Lock. Sequences without pages, and those of waiting jobs. */
@@ -88,6 +109,7 @@ static void add_unit(const an_unit *u, an_engine_stats *out)
         out->ticks[i] += u->ticks[i];
         out->rows[i] += u->tick_rows[i];
     }
+    out->repeated += u->repeated;
     out->busy_s += u->busy_s;
     out->weight_bytes += u->weight_bytes;
     out->arena_bytes += u->arena_bytes;
@@ -128,6 +150,21 @@ void an_engine_device_at(an_engine *e, int i, an_device_stats *out)
     pthread_mutex_unlock(&e->lock);
 }
 
+void an_engine_pulse(an_engine *e, an_pulse *out)
+{
+    *out = (an_pulse){0};
+    pthread_mutex_lock(&e->lock);
+    out->models = e->model_changes;
+    for (int i = 0; i < e->units; i++)
+        out->devices =
+            out->devices * 1000003u + (uint64_t)e->unit[i].run_count * 2 + (uint64_t)e->unit[i].ok;
+    out->queued = e->queued;
+    out->running = e->running;
+    out->ready = e->ready;
+    out->draining = e->draining;
+    pthread_mutex_unlock(&e->lock);
+}
+
 void an_engine_get_stats(an_engine *e, an_engine_stats *out)
 {
     *out = (an_engine_stats){0};
@@ -157,6 +194,9 @@ void an_engine_get_stats(an_engine *e, an_engine_stats *out)
     out->queue_s = e->queue_s;
     out->step_s = e->step_s;
     out->request_s = e->request_s;
+    out->oldest_s = oldest(e);
+    out->first_preview_s = e->first_preview_s;
+    memcpy(out->batch_rows, e->batch_rows, sizeof out->batch_rows);
     text_stats(e, out);
     pthread_mutex_unlock(&e->lock);
 }

@@ -105,6 +105,11 @@ void an_task_close(an_unit *u, an_task *t)
     t->latent = t->logvar = NULL;
 }
 
+int64_t an_job_tokens(const an_job *j)
+{
+    return (int64_t)j->chunks * j->files->entry.info.chunk_len;
+}
+
 an_stage an_task_stage(const an_task *t)
 {
     if (t->job->text) return AN_STAGE_FORWARD;

@@ -57,7 +57,8 @@ static an_status check_sampling(const an_engine *e, const an_text_request *r, in
         {"top_p", (double)s->top_p, 0, 1},
         {"min_p", (double)s->min_p, 0, 1},
         {"typical_p", (double)s->typical_p, 0, 1},
-        {"repetition_penalty", (double)s->repetition_penalty, 0.01, 100},
+        /* the float nearest to 0.01 lies below it */
+        {"repetition_penalty", (double)s->repetition_penalty, (double)0.01F, 100},
         {"presence_penalty", (double)s->presence_penalty, -100, 100},
         {"frequency_penalty", (double)s->frequency_penalty, -100, 100},
     };

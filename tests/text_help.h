@@ -117,7 +117,7 @@ static inline void text_unlink_models(const char *dir)
 static inline bool text_all_free(an_engine *e)
 {
     an_engine_stats s;
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < 60000; i++) { /* a minute: a device thread may be kept waiting */
         an_engine_get_stats(e, &s);
         if (s.queued + s.running + s.running_rows == 0 && s.kv_blocks_used == 0 &&
             s.seqs_running == 0 && s.seqs_waiting == 0)

@@ -18,7 +18,7 @@ typedef enum an_status {
     AN_OK = 0,
     AN_INVALID,   /* the caller (a request, a file) is wrong: 400 */
     AN_NOT_FOUND, /* no such model, sampler, job: 404 */
-    AN_NO_MEMORY, /* 503 */
+    AN_NO_MEMORY, /* 503; 500 of a job that had begun, as the two below */
     AN_BUSY,      /* queue full: 429 */
     AN_CANCELED,  /* the client or an operator ended it: 499 */
     AN_TOO_LARGE, /* 413 */
@@ -84,6 +84,8 @@ void an_buf_free(an_buf *b);
 bool an_buf_add(an_buf *b, const void *data, size_t len);
 bool an_buf_str(an_buf *b, const char *s);
 bool an_buf_printf(an_buf *b, const char *fmt, ...) AN_PRINTF(2, 3);
+/* Takes the first n bytes out, and gives back the memory that is too much then. */
+void an_buf_drop(an_buf *b, size_t n);
 char *an_buf_take(an_buf *b); /* hands data to the caller (free()), the buffer becomes empty */
 
 /* ---------------------------------------------------------------- strings, files */

@@ -48,6 +48,10 @@ typedef struct an_engine_options {
     int max_completions;     /* answers to one prompt, default 128 */
     int max_stop, max_logit_bias, max_top_logprobs; /* of a request: 16, 1024, 20 */
     an_template_limits chat_template; /* budgets of the models' chat templates */
+    /* The jobs that a client may have waiting or running, 0 = any number; NULL = no limits. Called
+     * with the engine's lock held: it must be quick and call nothing of the engine. */
+    int (*client_jobs)(void *ctx, const char *client);
+    void *client_ctx;
     bool scan_only;          /* look at the folders, load nothing, start no thread: `anneal models` */
 } an_engine_options;
 void an_engine_options_default(an_engine_options *o);
@@ -179,7 +183,7 @@ typedef enum an_job_state {
 const char *an_job_state_name(an_job_state s); /* "queued", "running", "done", "failed", "cancelled" */
 
 /* Checks everything, prices it, queues it. All strings are copied. On AN_OK *out holds a reference
- * of the caller's. AN_BUSY: the queue is full; AN_STOPPING: the server is stopping. Anything the
+ * of the caller's. AN_BUSY: the queue is full, or (param "client") client_jobs has said stop; AN_STOPPING: the server is stopping. Anything the
  * client got wrong is AN_INVALID / AN_NOT_FOUND / AN_TOO_LARGE with err->param set. */
 an_status an_engine_submit(an_engine *e, const an_image_request *r, an_job **out, an_error *err);
 an_status an_engine_submit_latents(an_engine *e, const an_latents_request *r, an_job **out,
@@ -212,6 +216,10 @@ typedef struct an_job_info {
     size_t prompt_tokens, negative_tokens;
 } an_job_info;
 void an_job_get(an_job *j, an_job_info *out);
+/* A device was given some of it. One that ended before that may be asked of another server: nothing
+ * of it was computed, and it has broken nothing. */
+bool an_job_ran(an_job *j);
+int an_job_position(an_job *j); /* its queue_position alone, which costs less */
 /* Nobody will look it up by id again: the store drops it when it ends (or now, if it has), instead
  * of keeping its pictures for job_ttl_s. References stay good. For synchronous answers. */
 void an_job_forget(an_job *j);
@@ -323,7 +331,7 @@ void an_job_unwatch(an_job *j, int handle);
 
 #define AN_HIST_BUCKETS 16
 typedef struct an_histogram {
-    double le[AN_HIST_BUCKETS]; /* upper bounds, seconds; the last is +Inf */
+    double le[AN_HIST_BUCKETS]; /* upper bounds: seconds, tokens, rows; the last is +Inf */
     uint64_t count[AN_HIST_BUCKETS]; /* cumulative, as Prometheus wants them */
     uint64_t total;
     double sum;
@@ -335,12 +343,16 @@ typedef struct an_engine_stats {
     int queued, running, running_rows;
     uint64_t jobs_done, jobs_failed, jobs_canceled, jobs_refused, images_done;
     uint64_t ticks[AN_STAGE_COUNT], rows[AN_STAGE_COUNT]; /* rows / ticks = mean batch */
+    uint64_t repeated;       /* ticks of pictures that failed and were run again one by one */
     double busy_s;           /* seconds of ticks; on a GPU, of text and of pictures at once */
     size_t weight_bytes, arena_bytes, result_bytes;
     size_t planned_bytes; /* the printed plan's total: the resident set of a busy process */
     uint64_t text_cache_hits, text_cache_misses;
     double last_tick;        /* monotonic seconds */
     an_histogram queue_s, step_s, request_s; /* waiting, one denoise tick, whole job */
+    double oldest_s;                         /* how long the job that waits longest has waited */
+    an_histogram first_preview_s;            /* from submit to a picture's first preview */
+    an_histogram batch_rows[AN_STAGE_COUNT]; /* rows of a tick */
     char device[256];
     /* language models, over all loaded ones */
     int seqs_running, seqs_waiting;
@@ -351,6 +363,16 @@ typedef struct an_engine_stats {
     an_histogram first_token_s, token_s, tick_tokens;
 } an_engine_stats;
 void an_engine_get_stats(an_engine *e, an_engine_stats *out);
+
+/* What moves most, cheap to ask for and to compare by memcmp: while it is the same, an answer that
+ * was built from more (/health, /v1/models) is still true. */
+typedef struct an_pulse {
+    uint64_t models;  /* changes of what an_engine_model_at tells */
+    uint64_t devices; /* a hash of what an_engine_device_at tells besides times and bytes */
+    int queued, running;
+    int ready, draining; /* whole ints: no padding to compare */
+} an_pulse;
+void an_engine_pulse(an_engine *e, an_pulse *out);
 
 /* One of the devices that serve the queue. */
 typedef struct an_device_stats {
@@ -366,5 +388,43 @@ typedef struct an_device_stats {
 } an_device_stats;
 int an_engine_device_count(const an_engine *e);
 void an_engine_device_at(an_engine *e, int i, an_device_stats *out); /* i: 0 .. count - 1 */
+
+size_t an_resident_bytes(void); /* what the process uses now */
+
+/* A call of a network: what moved together. */
+typedef struct an_tick_info {
+    uint64_t seq;    /* 1, 2, ... over all devices */
+    an_stage stage;
+    int device;      /* index */
+    int rows;        /* pictures, prompts, or parts of answers */
+    int tokens, drawn; /* FORWARD: tokens that went through it; answers that got a token */
+    double seconds;  /* it took */
+    double ended;    /* unix time */
+} an_tick_info;
+#define AN_TICKS_KEPT 512
+/* The newest ticks after number `since` (0 = all that are kept), oldest first, at most max. Returns how
+ * many. */
+int an_engine_ticks(an_engine *e, uint64_t since, an_tick_info *out, int max);
+
+/* What may be told of a job to others than its client: no id, no text. */
+typedef struct an_job_summary {
+    an_kind kind;
+    bool latents;        /* POST /v1/latents: a part of making a picture */
+    char client[128];    /* for the caller to compare, not to show */
+    char model[64];      /* cut at the end */
+    char sampler[64];    /* diffusers class of a picture's, else "" */
+    an_job_state state;
+    an_status error;     /* state failed or cancelled */
+    double created, started, finished; /* unix time, 0 = not yet */
+    int n;               /* pictures or answers */
+    int width, height;   /* of pictures */
+    int step, steps;     /* network calls, or tokens; done and in all */
+    size_t prompt_tokens, completion_tokens;
+} an_job_summary;
+#define AN_RECENT_KEPT 64
+/* Up to max of the running jobs, then of the waiting ones, newest first. Returns how many. */
+int an_engine_live(an_engine *e, an_job_summary *out, int max);
+/* Up to max of the jobs that ended last, newest first; also of those that nobody can look up any more. */
+int an_engine_recent(an_engine *e, an_job_summary *out, int max);
 
 #endif

@@ -25,6 +25,23 @@ TEST(buffer_keeps_its_maximum)
     an_buf_free(&b);
 }
 
+TEST(buffer_gives_back_what_was_dropped)
+{
+    an_buf b;
+    an_buf_init(&b, 4096);
+    for (int i = 0; i < 1000; i++) an_buf_str(&b, "x");
+    an_buf_str(&b, "end");
+    an_buf_drop(&b, 1000);
+    CHECK_STR(b.data, "end");
+    CHECK(b.len == 3 && b.cap == 4);
+    CHECK(an_buf_str(&b, "ing"));
+    CHECK_STR(b.data, "ending");
+    an_buf_drop(&b, 6);
+    CHECK(!b.data && b.len == 0 && b.cap == 0 && !b.failed);
+    CHECK(an_buf_str(&b, "anew"));
+    an_buf_free(&b);
+}
+
 TEST(json_limits)
 {
     static const struct {

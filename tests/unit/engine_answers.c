@@ -561,13 +561,10 @@ static void one_at_a_time(an_engine_options *o)
     o->device.threads = 1;
 }
 
-static void wait_tokens(an_job *j, size_t n)
+static bool half_said(void *job)
 {
     an_text x;
-    do {
-        usleep(200);
-        an_job_text(j, 0, &x);
-    } while (x.n_tokens < n && !an_job_finished(j));
+    return an_job_text(job, 0, &x) && x.n_tokens >= 150;
 }
 
 static an_job *submit_to(an_engine *e, forced *f)
@@ -593,15 +590,20 @@ TEST(the_urgent_comes_first)
     quick.r.n_ids = 200;
     quick.r.priority = 1;
     quick.r.client = "hurried";
+    help_gate start, half;
+    help_hold(e, &start);
     an_job *a = submit_to(e, &slow);
     REQUIRE(a);
-    wait_tokens(a, 150);
+    help_gate_watch(&half, a, half_said, a);
+    help_release(&start);
+    CHECK(help_gate_wait(&half));
     an_job *b = submit_to(e, &quick);
+    help_gate_open(&half);
     REQUIRE(b);
-    help_wait(b);
+    const an_job_info first = help_wait(b), last = help_wait(a);
+    CHECK(first.state == AN_JOB_DONE && last.state == AN_JOB_DONE);
+    CHECK_MSG(first.finished < last.finished, "%f, %f", first.finished, last.finished);
     an_text x;
-    CHECK(!an_job_finished(a));
-    CHECK(help_wait(a).state == AN_JOB_DONE);
     CHECK(an_job_text(a, 0, &x) && x.text_len == 300 && memcmp(x.text + 288, "abcdefgh", 8) == 0);
     CHECK(an_job_text(b, 0, &x) && x.text_len == 100);
     an_text_usage u;
@@ -622,12 +624,17 @@ TEST(the_urgent_comes_first)
     an_engine_free(e);
 }
 
+static bool either_done(void *pair)
+{
+    an_job **job = pair;
+    return an_job_finished(job[0]) || an_job_finished(job[1]);
+}
+
 /* A picture and a text of one client take turns: neither waits for the other to end. */
 TEST(pictures_and_text_take_turns)
 {
     an_engine *e = help_engine(models, "f32", NULL);
     REQUIRE(e);
-    while (!an_engine_ready(e)) usleep(1000);
     an_image_request r;
     an_image_request_default(&r);
     r.model = "sd1";
@@ -641,14 +648,22 @@ TEST(pictures_and_text_take_turns)
         force(&f, "abcdefgh", 400);
         f.r.client = "both";
         an_job *picture = NULL, *text = NULL;
+        help_gate start, one_done;
+        help_hold(e, &start);
         if (order) text = submit_to(e, &f);
         REQUIRE(an_engine_submit(e, &r, &picture, NULL) == AN_OK);
         if (!order) text = submit_to(e, &f);
         REQUIRE(text);
-        while (!an_job_finished(text) && !an_job_finished(picture)) usleep(200);
+        an_job *pair[2] = {picture, text};
+        help_gate_watch(&one_done, picture, either_done, pair);
+        int handle = an_job_watch(text, help_gate_hear, &one_done);
+        help_release(&start);
+        help_gate_wait(&one_done);
         an_job_info p, t;
         an_job_get(picture, &p);
         an_job_get(text, &t);
+        help_gate_open(&one_done);
+        an_job_unwatch(text, handle);
         printf("  when one is done: %d of %d steps, %d of %d tokens\n", p.step, p.steps, t.step,
                t.steps);
         CHECK(p.step > 0 && t.step > 0);
@@ -665,6 +680,8 @@ TEST(stopping_with_answers_half_said)
     an_engine *e = help_engine(models, "f32", one_at_a_time);
     REQUIRE(e);
     an_job *job[6];
+    help_gate start, half;
+    help_hold(e, &start);
     for (int i = 0; i < 6; i++) {
         forced f = {0};
         force(&f, "abcdefgh", 290);
@@ -672,7 +689,10 @@ TEST(stopping_with_answers_half_said)
         job[i] = submit_to(e, &f);
         REQUIRE(job[i]);
     }
-    wait_tokens(job[0], 5);
+    help_gate_watch(&half, job[0], half_said, job[0]);
+    help_release(&start);
+    CHECK(help_gate_wait(&half));
+    help_gate_open(&half);
     an_engine_stop(e, 0);
     for (int i = 0; i < 6; i++) {
         an_job_info info;

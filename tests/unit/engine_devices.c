@@ -115,7 +115,9 @@ static void make(an_engine *e, const char *model, bool at_once, result *out)
 {
     an_job *picture[JOBS], *text[JOBS];
     an_error why;
+    help_gate gate = {0};
     memset(out, 0, sizeof *out);
+    if (at_once) help_hold(e, &gate);
     for (int i = 0; i < JOBS; i++) {
         picture[i] = paint(e, i, STEPS);
         text[i] = tell(e, model, i, TOKENS);
@@ -123,6 +125,7 @@ static void make(an_engine *e, const char *model, bool at_once, result *out)
         CHECK_MSG(take_picture(picture[i], out->pixels[i], &why), "%s", why.message);
         CHECK_MSG(take_text(text[i], out->ids[i], &why), "%s", why.message);
     }
+    if (at_once) help_release(&gate);
     for (int i = 0; i < JOBS && at_once; i++) {
         CHECK_MSG(take_picture(picture[i], out->pixels[i], &why), "%s", why.message);
         CHECK_MSG(take_text(text[i], out->ids[i], &why), "%s", why.message);
@@ -182,7 +185,10 @@ TEST(loaded_on_demand)
     CHECK_MSG(take_text(tell(e, "llama", 0, TOKENS), first, &why), "%s", why.message);
     CHECK(devices_of(e, "llama") == 1);
     an_job *job[CROWD];
+    help_gate gate;
+    help_hold(e, &gate);
     for (int i = 0; i < CROWD; i++) job[i] = tell(e, "llama", 0, TOKENS);
+    help_release(&gate);
     for (int i = 0; i < CROWD; i++) {
         CHECK_MSG(take_text(job[i], ids[i], &why), "%s", why.message);
         CHECK(memcmp(ids[i], first, sizeof first) == 0);
@@ -199,9 +205,11 @@ TEST(prefix)
     REQUIRE(e);
     an_error why;
     static result out;
-    an_job *other =
-        paint(e, 1, STEPS); /* the first device is the busier one: the answer goes to the second */
-    CHECK_MSG(take_text(tell(e, "babble", 0, TOKENS), out.ids[0], &why), "%s", why.message);
+    help_gate gate; /* the first device is the busier one: the answer goes to the second */
+    help_hold(e, &gate);
+    an_job *other = paint(e, 1, STEPS), *begun = tell(e, "babble", 0, TOKENS);
+    help_release(&gate);
+    CHECK_MSG(take_text(begun, out.ids[0], &why), "%s", why.message);
     CHECK_MSG(take_picture(other, out.pixels[0], &why), "%s", why.message);
     for (int i = 1; i < 4; i++) {
         an_job *j = tell(e, "babble", i, TOKENS);
@@ -214,15 +222,24 @@ TEST(prefix)
     an_engine_free(e);
 }
 
+static bool both_at_work(void *e)
+{
+    return device(e, 0).ticks > 0 && device(e, 1).ticks > 0;
+}
+
 TEST(cancelled)
 {
     an_engine *e = open_ready(on_two);
     REQUIRE(e);
+    help_gate start, work;
+    help_hold(e, &start);
     an_job *job[4] = {paint(e, 1, 100), paint(e, 2, 100), tell(e, "babble", 1, 100),
                       tell(e, "babble", 2, 100)};
-    for (int i = 0; i < 2; i++) /* both are at work */
-        while (device(e, i).ticks == 0) usleep(500);
+    help_gate_watch(&work, job[0], both_at_work, e);
+    help_release(&start);
+    CHECK(help_gate_wait(&work));
     for (int i = 0; i < 4; i++) an_job_cancel(job[i]);
+    help_gate_open(&work);
     for (int i = 0; i < 4; i++) {
         CHECK(help_wait(job[i]).state == AN_JOB_CANCELED);
         an_job_unref(job[i]);
@@ -264,7 +281,10 @@ TEST(twice)
     static result alone, both;
     an_error why;
     for (int i = 0; i < 2; i++) take_picture(paint(twice, i, STEPS), alone.pixels[i], &why);
+    help_gate gate;
+    help_hold(twice, &gate);
     an_job *job[2] = {paint(twice, 0, STEPS), paint(twice, 1, STEPS)};
+    help_release(&gate);
     for (int i = 0; i < 2; i++) CHECK(take_picture(job[i], both.pixels[i], &why));
     CHECK(memcmp(&alone, &both, sizeof alone) == 0);
     CHECK(device(twice, 1).ticks > 0);
@@ -280,12 +300,15 @@ TEST(lost)
     an_error why;
     CHECK(take_picture(paint(e, 3, STEPS), before.pixels[0], &why));
     CHECK(take_text(tell(e, "babble", 3, TOKENS), before.ids[0], &why));
-    CHECK(simt_configure("fail=200@1") == 1);
     an_job *picture[4], *text[4];
+    help_gate gate;
+    help_hold(e, &gate);
     for (int i = 0; i < 4; i++) {
         picture[i] = paint(e, 3, i < 2 ? 12 : STEPS);
         text[i] = tell(e, "babble", 3, TOKENS);
     }
+    CHECK(simt_configure("fail=200@1") == 1);
+    help_release(&gate);
     int failed = 0;
     for (int i = 0; i < 4; i++) {
         const bool painted = take_picture(picture[i], after.pixels[0], &why);

@@ -34,6 +34,20 @@ static an_image_request small_request(const char *model, int steps)
     return r;
 }
 
+/* Far from done when a test, or its machine, has stood still for a while: of minutes, in ticks of a
+ * moment. */
+static an_image_request long_request(void)
+{
+    an_image_request r = small_request("sd1", 900);
+    r.sampler = "ddim";
+#if defined AN_SANITIZE_address || defined AN_SANITIZE_thread
+    r.width = r.height = 128; /* slow enough */
+#else
+    r.width = r.height = 512;
+#endif
+    return r;
+}
+
 static an_job *must_submit(an_engine *e, const an_image_request *r)
 {
     an_job *j = NULL;
@@ -283,9 +297,7 @@ TEST(cancel_waiting_and_running)
 {
     an_engine *e = help_engine(small, "f32", few_jobs);
     REQUIRE(e);
-    an_image_request r = small_request("sd1", 50000);
-    r.sampler = "ddim";
-    r.steps = 900;
+    an_image_request r = long_request();
     an_job *job[5] = {0};
     for (int i = 0; i < 2; i++) job[i] = must_submit(e, &r);
     for (int i = 0; i < 2; i++) wait_running(job[i]);
@@ -308,11 +320,12 @@ TEST(cancel_waiting_and_running)
     CHECK(info.state == AN_JOB_CANCELED && info.step > 0 && info.step < info.steps);
     an_result none;
     CHECK(!an_job_result(job[0], 0, &none) && none.pixels == NULL);
-    for (int i = 0; i < 5; i++) an_job_cancel(job[i]);
+    for (int i = 4; i >= 0; i--) an_job_cancel(job[i]); /* what waits first: nothing else starts */
     for (int i = 0; i < 5; i++) CHECK(help_wait(job[i]).state == AN_JOB_CANCELED);
     an_engine_stats s;
     an_engine_get_stats(e, &s);
     CHECK(s.jobs_canceled == 5 && s.running == 0 && s.queued == 0 && s.running_rows == 0);
+    CHECK(an_job_ran(job[0]) && an_job_ran(job[1]) && !an_job_ran(job[3]) && !an_job_ran(job[4]));
     for (int i = 0; i < 5; i++) an_job_unref(job[i]);
     an_engine_free(e);
 }
@@ -321,8 +334,7 @@ TEST(a_full_queue_refuses)
 {
     an_engine *e = help_engine(small, "f32", few_jobs);
     REQUIRE(e);
-    an_image_request r = small_request("sd1", 900);
-    r.sampler = "ddim";
+    an_image_request r = long_request();
     an_job *job[16] = {0}, *extra = NULL;
     an_error err = {0};
     int n = 0;
@@ -352,15 +364,14 @@ TEST(deadlines_end_jobs)
     an_engine *e = help_engine(small, "f32", few_jobs);
     REQUIRE(e);
     wait_ready(e);
-    an_image_request r = small_request("sd1", 900);
-    r.sampler = "ddim";
+    an_image_request r = long_request();
     r.deadline_s = 0.2;
     an_job *a = must_submit(e, &r);
     REQUIRE(a);
     an_job_info info = help_wait(a);
     CHECK(info.state == AN_JOB_FAILED);
     CHECK_STR(info.error.param, "deadline_ms");
-    CHECK(info.finished - info.created < 5);
+    CHECK_MSG(info.step < info.steps, "%d of %d steps, in vain", info.step, info.steps);
     listener l = {.job = a, .ordered = true};
     drain(&l);
     CHECK(l.count[AN_EVENT_FAILED] == 1 && l.count[AN_EVENT_DONE] == 0);
@@ -381,18 +392,26 @@ TEST(the_store_forgets)
         memcpy(id[i], info.id, 40);
         an_job_unref(j);
     }
+    help_gate gate;
+    help_hold(e, &gate);
+    an_job_forget(gate.job);
     an_job *j = must_submit(e, &r);
     REQUIRE(j);
     an_job_forget(j); /* the waiting client has it; nobody will ask by id */
+    help_release(&gate);
     an_job_info info = help_wait(j);
     CHECK(info.state == AN_JOB_DONE);
     CHECK(an_engine_job(e, info.id) == NULL);
     an_result result;
     CHECK(an_job_result(j, 0, &result) && result.pixels);
     an_job_unref(j);
-    usleep(50000);
     an_job *list[16];
     int n = an_engine_jobs(e, "tester", list, 16);
+    for (int i = 0; n > 3 && i < 60000; i++) { /* the engine forgets when it next looks */
+        while (n > 0) an_job_unref(list[--n]);
+        usleep(1000);
+        n = an_engine_jobs(e, "tester", list, 16);
+    }
     CHECK_MSG(n == 3, "%d kept", n);
     for (int i = 0; i < n; i++) {
         an_job_get(list[i], &info);
@@ -483,9 +502,12 @@ TEST(folders_are_scanned)
     rmdir(dir);
 }
 
+/* Room for the largest of the small models with the wide panels of AVX-512. */
+enum { LITTLE = 14 << 20 };
+
 static void little_memory(an_engine_options *o)
 {
-    o->memory_bytes = (size_t)11 << 20;
+    o->memory_bytes = LITTLE;
     o->device.threads = 1;
     o->max_batch = 2;
     o->max_running = 2;
@@ -515,7 +537,7 @@ TEST(idle_models_make_way)
     an_job_unref(j);
     an_engine_stats s;
     an_engine_get_stats(e, &s);
-    CHECK(s.weight_bytes <= (size_t)11 << 20);
+    CHECK(s.weight_bytes <= LITTLE);
     an_engine_free(e);
 }
 

@@ -144,6 +144,13 @@ TEST(back_after_a_failure)
 static void little_memory(an_engine_options *o)
 {
     o->memory_bytes = (size_t)7 << 20; /* a picture model or one for text */
+    o->device.threads = 2;
+}
+
+static void little_memory_one_thread(an_engine_options *o)
+{
+    little_memory(o); /* threads have scratch: with one, both fit, but for the state of a picture */
+    o->device.threads = 1;
 }
 
 static int count_lines(FILE *f, const char *with)
@@ -153,6 +160,35 @@ static int count_lines(FILE *f, const char *with)
     rewind(f);
     while (fgets(line, sizeof line, f)) n += strstr(line, with) != NULL;
     return n;
+}
+
+/* An idle model makes way for the other, or for the state of its picture, which is little. */
+static void check_turns(void (*adjust)(an_engine_options *o))
+{
+    an_engine *e = help_engine(models, "f32", adjust);
+    REQUIRE(e);
+    for (int i = 0; i < 3; i++) {
+        an_error why = {0};
+        CHECK_MSG(tell(e, "llama", &why) == AN_JOB_DONE, "%s", why.message);
+        an_image_request p;
+        an_image_request_default(&p);
+        p.model = "sd1";
+        p.prompt = "owl";
+        p.steps = 1;
+        an_job *j = NULL;
+        CHECK_MSG(an_engine_submit(e, &p, &j, &why) == AN_OK, "%s", why.message);
+        if (!j) continue;
+        const an_job_info info = help_wait(j);
+        CHECK_MSG(info.state == AN_JOB_DONE, "%s", info.error.message);
+        an_job_unref(j);
+    }
+    an_engine_free(e);
+}
+
+TEST(by_turns)
+{
+    check_turns(little_memory);
+    check_turns(little_memory_one_thread);
 }
 
 /* A long answer, and a picture that has to wait until its end. */

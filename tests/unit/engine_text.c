@@ -310,11 +310,14 @@ static an_engine_stats crowd(void (*adjust)(an_engine_options *), int rounds, in
     for (int round = 0; round < rounds; round++) {
         an_job *job[CASES] = {0}, *drawn[8] = {0};
         int first = below(CASES);
+        help_gate gate;
+        help_hold(e, &gate); /* they meet, however slow this thread is */
         for (int i = 0; i < pictures; i++) drawn[i] = picture(e, i);
         for (int i = 0; i < CASES; i++) {
             int c = (first + i * 5) % CASES; /* 5 and 32 share no factor */
             job[c] = must_submit(e, &cases[c].r);
         }
+        help_release(&gate);
         for (int i = 0; i < CASES; i++) {
             if (!job[i]) continue;
             an_job_info info = help_wait(job[i]);
