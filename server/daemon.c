@@ -1,21 +1,42 @@
-/* daemon.c: libmicrohttpd's life: the listening socket, an epoll loop a thread, stopping. */
+/* daemon.c: the server's life: the listening socket, starting, stopping. */
 #include "api/image_ask.h"
 #include "server_private.h"
 
 #include <errno.h>
+#include <math.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define BACKLOG   1024
+#define BACKLOG 4096 /* or what the system allows (net.core.somaxconn) */
+#define FIRST_WORD                                                                                 \
+    1.0 /* seconds for a connection that was just accepted to ask, when the server stops */
 #define LAST_WORD 5 /* seconds for slow readers to take their answers when the server stops */
 
 /* ---------------------------------------------------------------- the listening socket */
 
-static int bind_socket(const struct addrinfo *a)
+/* A client whose machine or network is gone says no farewell: after idle_timeout without a word the
+ * system asks for a sign of life, and gives up three questions later, or when what was sent has not
+ * arrived for as long. Accepted sockets inherit it. Without these a stream to nobody would live,
+ * and its job run, for hours. */
+static void notice_the_dead(int fd, double idle_timeout_s)
+{
+    const int on = 1, idle = (int)idle_timeout_s, every = idle < 30 ? (idle + 2) / 3 : 10,
+              probes = 3;
+    const unsigned unheard_ms = (unsigned)(idle_timeout_s * 1e3);
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &every, sizeof every);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unheard_ms, sizeof unheard_ms);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+static int bind_socket(const struct addrinfo *a, double idle_timeout_s)
 {
     const int on = 1, off = 0;
     int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -24,6 +45,7 @@ static int bind_socket(const struct addrinfo *a)
      * the same port would start without a word and take half of the requests. */
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     if (a->ai_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    notice_the_dead(fd, idle_timeout_s);
     if (bind(fd, a->ai_addr, a->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0) return fd;
     int why = errno;
     close(fd);
@@ -40,7 +62,8 @@ an_status an_server_listen(const an_options *o, int *fd, an_error *err)
     int rc = getaddrinfo(o->host, port, &hint, &found);
     if (rc != 0) return an_fail(err, AN_INVALID, "--host %s: %s", o->host, gai_strerror(rc));
     errno = EADDRNOTAVAIL;
-    for (const struct addrinfo *a = found; a && *fd < 0; a = a->ai_next) *fd = bind_socket(a);
+    for (const struct addrinfo *a = found; a && *fd < 0; a = a->ai_next)
+        *fd = bind_socket(a, o->idle_timeout_s);
     int why = errno;
     freeaddrinfo(found);
     if (*fd >= 0) return AN_OK;
@@ -59,50 +82,18 @@ static int bound_port(int fd)
 
 /* ---------------------------------------------------------------- start */
 
-static void on_mhd_log(void *cls, const char *fmt, va_list ap)
-{
-    char line[512];
-    (void)cls;
-    vsnprintf(line, sizeof line, fmt, ap);
-    size_t n = strlen(line);
-    if (n && line[n - 1] == '\n') line[n - 1] = '\0';
-    an_log(AN_LOG_DEBUG, "http: %s", line);
-}
-
-static void on_connection(void *cls, struct MHD_Connection *c, void **socket_context,
-                          enum MHD_ConnectionNotificationCode what)
-{
-    an_server *s = cls;
-    (void)c;
-    (void)socket_context;
-    atomic_fetch_add(&s->connections, what == MHD_CONNECTION_NOTIFY_STARTED ? 1 : -1);
-}
-
-static an_status start_daemon(an_server *s, int fd, an_error *err)
-{
-    const an_options *o = &s->options;
-    unsigned flags =
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_ITC;
-    struct MHD_OptionItem more[] = {
-        {MHD_OPTION_THREAD_POOL_SIZE, o->http_threads > 1 ? o->http_threads : 0, NULL},
-        {MHD_OPTION_END, 0, NULL}};
-    s->daemon = MHD_start_daemon(
-        flags, 0, NULL, NULL, http_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, http_completed, NULL,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)o->max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-        (unsigned)o->max_connections_per_ip, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)o->idle_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, o->max_header_bytes,
-        MHD_OPTION_ARRAY, more, MHD_OPTION_END);
-    return s->daemon ? AN_OK : an_fail(err, AN_IO, "the HTTP threads could not be started");
-}
-
 static void expire_links(void *arg)
 {
     links_expire(arg);
 }
 
-an_status an_server_start(const an_options *o, int fd, an_engine *e, an_server **out, an_error *err)
+static void look_at_gate(void *arg)
+{
+    an_gate_tick(arg);
+}
+
+an_status an_server_start(const an_options *o, int fd, an_gate *gate, an_engine *e, an_server **out,
+                          an_error *err)
 {
     an_server *s = calloc(1, sizeof *s);
     *out = NULL;
@@ -111,6 +102,7 @@ an_status an_server_start(const an_options *o, int fd, an_engine *e, an_server *
         return an_fail(err, AN_NO_MEMORY, "out of memory");
     }
     s->options = *o;
+    s->gate = gate;
     s->engine = e;
     s->started = an_unix_s();
     s->port = bound_port(fd);
@@ -118,17 +110,18 @@ an_status an_server_start(const an_options *o, int fd, an_engine *e, an_server *
         s->salt = (uint64_t)(an_now_s() * 1e9);
     s->workers = workers_new(o->encode_threads);
     s->watch = watch_new();
+    cached_init(s->cached);
+    pthread_mutex_init(&s->places.lock, NULL);
     s->links_tick = s->watch ? watch_add(s->watch, -1, NULL, expire_links, s) : 0;
-    an_status st;
-    if (s->workers && s->links_tick) {
-        st = start_daemon(s, fd, err); /* which takes the socket, also when it fails */
-    } else {
+    s->gate_tick = s->watch ? watch_add(s->watch, -1, NULL, look_at_gate, gate) : 0;
+    if (s->links_tick && s->gate_tick)
+        s->accept = accept_new(s, fd);
+    else
         close(fd);
-        st = an_fail(err, AN_NO_MEMORY, "the server's threads could not be started");
-    }
-    if (st != AN_OK) {
+    if (s->workers && s->accept) s->loops = loops_new(s);
+    if (!s->loops || !accept_start(s->accept)) {
         an_server_stop(s);
-        return st;
+        return an_fail(err, AN_NO_MEMORY, "the server's threads could not be started");
     }
     *out = s;
     return AN_OK;
@@ -138,22 +131,40 @@ an_status an_server_start(const an_options *o, int fd, an_engine *e, an_server *
 
 void an_server_quiesce(an_server *s)
 {
-    int fd = MHD_quiesce_daemon(s->daemon);
-    if (fd >= 0) close(fd);
+    accept_quiesce(s->accept);
+}
+
+static void wait_for_none(const _Atomic int *n, double until)
+{
+    while (atomic_load(n) && an_now_s() < until) usleep(2000);
 }
 
 void an_server_stop(an_server *s)
 {
     if (!s) return;
     atomic_store(&s->stopping, true);
-    /* Every job has ended, so each sleeper is being answered by an encoder thread. */
-    while (atomic_load(&s->asleep)) usleep(2000);
-    double until = an_now_s() + LAST_WORD;
-    while (atomic_load(&s->unsent) && an_now_s() < until) usleep(2000);
-    if (s->daemon) MHD_stop_daemon(s->daemon);
+    /* Every job has ended, so each sleeper is being answered by an encoder thread. A stream whose
+     * reader is behind sleeps now and then until it has told all: it has the last word's time. */
+    wait_for_none(&s->waiting, INFINITY);
+    const double until = an_now_s() + LAST_WORD;
+    wait_for_none(&s->unsent, until);
+    atomic_store(&s->sleepless, true);
+    wait_for_none(&s->asleep, INFINITY);
+    wait_for_none(&s->unsent, until); /* of those just woken */
+    if (s->accept) accept_quiesce(s->accept);
+    /* A proxy that has just connected sends its request at once, and may not send it elsewhere when
+     * it is reset: it gets to hear 503. */
+    wait_for_none(&s->unheard, an_now_s() + FIRST_WORD);
+    loops_free(s->loops);
+    accept_free(s->accept);
     workers_free(s->workers);
-    if (s->watch) watch_remove(s->watch, s->links_tick);
+    if (s->watch) {
+        watch_remove(s->watch, s->links_tick);
+        watch_remove(s->watch, s->gate_tick);
+    }
     watch_free(s->watch);
+    cached_free(s->cached);
+    pthread_mutex_destroy(&s->places.lock);
     free(s);
 }
 
@@ -163,14 +174,14 @@ bool server_sleep(an_server *s)
 {
     /* counted before the question, so that an_server_stop misses nobody who was let through */
     atomic_fetch_add(&s->asleep, 1);
-    if (!atomic_load(&s->stopping)) return true;
+    if (!atomic_load(&s->sleepless)) return true;
     atomic_fetch_sub(&s->asleep, 1);
     return false;
 }
 
 void server_wake(an_server *s, struct MHD_Connection *c)
 {
-    MHD_resume_connection(c);
+    loops_resume(s->loops, c);
     atomic_fetch_sub(&s->asleep, 1);
 }
 
@@ -213,11 +224,13 @@ double an_server_started(const an_server *s)
 
 void an_server_stats(an_server *s, an_http_stats *out)
 {
-    for (int i = 0; i < 6; i++) out->requests[i] = atomic_load(&s->requests[i]);
+    for (int i = 0; i < AN_HTTP_CODES; i++) out->requests[i] = atomic_load(&s->requests[i]);
     out->connections = atomic_load(&s->connections);
     out->streams = atomic_load(&s->streams);
     out->waiting = atomic_load(&s->waiting);
     out->body_bytes_in = atomic_load(&s->body_bytes_in);
     out->bytes_out = atomic_load(&s->bytes_out);
     out->bytes_held = atomic_load(&s->held);
+    out->turned_away = atomic_load(&s->turned_away);
+    out->cut_off = atomic_load(&s->cut_off);
 }

@@ -13,6 +13,7 @@
 #define ANNEAL_HTTP_H
 
 #include "anneal/engine.h"
+#include "gate.h"
 #include "options.h"
 
 #include <jansson.h>
@@ -22,12 +23,13 @@ typedef struct an_req an_req;
 
 struct an_req {
     an_server *server;
-    const char *method, *path;
-    const char *rest; /* what "*" stood for in the route, "" without one */
-    const char *body; /* NUL-terminated; "" without a body */
+    const char *method, *path; /* the path as it came, %XX and all, without the query */
+    const char *rest;          /* what "*" stood for in the route, "" without one */
+    const char *body;          /* NUL-terminated; "" without a body */
     size_t body_len;
-    const char *client; /* identity: "key:..." of a Bearer token, else "ip:..." */
+    const char *client; /* identity: "key:NAME" or "key:HASH" of a token, else "ip:..." */
     const char *host;   /* the Host header, "" if it is absent or holds what no host name does */
+    const char *scheme; /* "http" or "https", as the client asks */
     double started;     /* monotonic */
     void *user;         /* the handler's own, for finish(); freed with free_user */
     void (*free_user)(void *user);
@@ -38,8 +40,10 @@ struct an_req {
 
 /* Binds host and port, before anything that takes time: a wrong address is found at once. */
 an_status an_server_listen(const an_options *o, int *fd, an_error *err);
-/* Takes the socket. */
-an_status an_server_start(const an_options *o, int fd, an_engine *e, an_server **out,
+/* HTTP threads that the server will have. Each has two files open. */
+int an_server_threads(const an_options *o);
+/* Takes the socket; gate and engine stay the caller's. */
+an_status an_server_start(const an_options *o, int fd, an_gate *gate, an_engine *e, an_server **out,
                           an_error *err);
 /* Stops listening for new connections; those open go on. */
 void an_server_quiesce(an_server *s);
@@ -65,6 +69,20 @@ void reply_shared(an_req *r, int status, const char *content_type, char *data, s
                   void (*release)(void *owner), void *owner);
 void reply_header(an_req *r, const char *name, const char *value); /* before the reply */
 
+/* Answers that many ask for and that seldom change are built once and shared (cached.c). */
+typedef enum {
+    AN_CACHED_HEALTH,
+    AN_CACHED_MODELS,
+    AN_CACHED_CONTRACT,
+    AN_CACHED_COUNT
+} an_cached_answer;
+/* Replies 200 with the JSON built last if it was built while the engine's pulse was the same, and
+ * at most max_age seconds ago. *now gets the pulse, for reply_and_cache; NULL in
+ * both: the engine changes nothing of this answer. */
+bool reply_cached(an_req *r, an_cached_answer which, double max_age, an_pulse *now);
+/* Replies 200 and keeps the answer for others. Takes the reference. */
+void reply_and_cache(an_req *r, an_cached_answer which, const an_pulse *pulse, json_t *body);
+
 /* Takes the caller's job reference. finish must reply. A client that hangs up cancels the job, and
  * the store forgets it as soon as it ends: this answer is its only use. */
 void reply_when_done(an_req *r, an_job *job, void (*finish)(an_req *r, an_job *job));
@@ -79,6 +97,8 @@ typedef struct an_sse_format {
     void (*event)(an_req *r, an_job *job, const an_event *ev, an_buf *out);
     /* What follows the last event of the last job; may be NULL. */
     void (*end)(an_req *r, an_buf *out);
+    /* Called about once a second while the stream is open, like event(); may be NULL. */
+    void (*tick)(an_req *r, an_buf *out);
     bool own; /* the job is this stream's alone: a hang-up cancels it, the store forgets it */
 } an_sse_format;
 /* Takes the caller's job reference. The stream ends after the job's last event. */
@@ -92,16 +112,20 @@ int status_http(const an_error *err);
 
 /* Request body as a JSON object (new reference), or NULL after replying with the error. */
 json_t *request_json(an_req *r);
-/* An argument after "?"; only before the reply, when the connection surely lives. */
+/* An argument after "?", its %XX decoded; NULL if it is absent or wrong.
+ * Only before the reply, when the connection surely lives; the next call overwrites it. */
 const char *request_query(an_req *r, const char *name);
+const char *request_header(an_req *r, const char *name); /* likewise; NULL without it */
 
 /* ---------------------------------------------------------------- counters of /metrics */
 
+#define AN_HTTP_CODES 600
 typedef struct an_http_stats {
-    uint64_t requests[6]; /* by status class 1xx..5xx; [0] = all */
+    uint64_t requests[AN_HTTP_CODES]; /* by status code; [0] = all */
     int connections, streams, waiting;
     uint64_t body_bytes_in, bytes_out;
-    size_t bytes_held; /* bodies and answers in memory */
+    uint64_t turned_away, cut_off; /* connections: all were taken; the client took too long */
+    size_t bytes_held;             /* bodies and answers in memory */
 } an_http_stats;
 void an_server_stats(an_server *s, an_http_stats *out);
 

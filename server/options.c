@@ -13,7 +13,7 @@ typedef enum { KIND_STRING, KIND_INT, KIND_SIZE, KIND_SECONDS, KIND_BOOL, KIND_L
 typedef struct option {
     const char *flag, *value; /* "--port", "N" */
     option_kind kind;
-    size_t offset, size; /* field of an_options; size of a string field */
+    size_t offset, size; /* field of an_options; size of a string field; a list's length field */
     double min, max;
     const char *initial; /* default, as a person would write it */
     const char *help;
@@ -21,40 +21,73 @@ typedef struct option {
 
 #define STR(field) offsetof(an_options, field), sizeof(((an_options *)0)->field)
 #define NUM(field) offsetof(an_options, field), 0
+/* A list's field and that of its length, and the most it holds. */
+#define LIST(field, most) offsetof(an_options, field), offsetof(an_options, n_##field), 0, most
 
 static const option table[] = {
     {NULL, "Where", 0, 0, 0, 0, 0, NULL, NULL},
     {"--host", "ADDR", KIND_STRING, STR(host), 0, 0, "127.0.0.1", "address to listen on"},
     {"--port", "N", KIND_INT, NUM(port), 0, 65535, "8080", "port to listen on; 0 picks a free one"},
-    {"--models", "DIR", KIND_LIST, NUM(models), 0, 0, "",
+    {"--models", "DIR", KIND_LIST, LIST(models, AN_MAX_MODEL_DIRS), "",
      "folder whose entries are models; may be repeated, or a comma-separated list. Default: the "
      "shipped demo and ~/.cache/anneal/models"},
-    {"--api-key", "KEY", KIND_LIST, NUM(api_keys), 0, 0, "",
-     "accept only requests that show this key, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; "
-     "may be repeated, or a comma-separated list"},
-    {"--cors-origin", "ORIGIN", KIND_STRING, STR(cors_origin), 0, 0, "",
-     "let pages of this origin call the API ('*' = any)"},
     {"--public-url", "URL", KIND_STRING, STR(public_url), 0, 0, "",
      "prefix of the links that response_format=url answers with"},
+
+    {NULL, "Who may ask", 0, 0, 0, 0, 0, NULL, NULL},
+    {"--api-key", "KEY", KIND_LIST, LIST(api_keys, AN_MAX_API_KEYS), "",
+     "accept only requests that show this key, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`; "
+     "may be repeated, or a comma-separated list"},
+    {"--api-key-file", "FILE", KIND_STRING, STR(api_key_file), 0, 0, "",
+     "keys as `anneal key NAME` makes them, a line each: NAME sha256:HASH, and limits of the key "
+     "if it has some: rpm=60 jobs=4. Read again when it changes, and on SIGHUP"},
+    {"--key-rpm", "N", KIND_INT, NUM(key_per_minute), 0, 1e6, "0",
+     "POST requests a minute of each key whose line says nothing; more are answered 429; 0 = no "
+     "limit"},
+    {"--key-jobs", "N", KIND_INT, NUM(key_jobs), 0, 1e6, "0",
+     "jobs waiting or running of each key whose line says nothing; more are answered 429; 0 = no "
+     "limit"},
+    {"--allow-public-without-key", "0|1", KIND_BOOL, NUM(public_without_key), 0, 1, "0",
+     "listen on other addresses than loopback though there is no key: whoever reaches the port may "
+     "ask"},
+    {"--metrics-without-key", "0|1", KIND_BOOL, NUM(metrics_without_key), 0, 1, "0",
+     "/metrics is open to whoever reaches the port, as for what gathers numbers and can show no "
+     "key"},
+    {"--allow-host", "NAME", KIND_LIST, LIST(allow_hosts, AN_MAX_NAMES), "",
+     "without keys and on loopback, names in the Host header besides localhost and addresses ('*' "
+     "= "
+     "any): that of a proxy, say. May be repeated, or a comma-separated list"},
+    {"--trusted-proxy", "ADDR", KIND_LIST, LIST(trusted_proxies, AN_MAX_NAMES), "",
+     "a proxy of yours that writes X-Forwarded-For, by its address or its network (10.0.0.0/8): "
+     "the client is whom it names, links have the scheme of its X-Forwarded-Proto, and "
+     "--max-connections-per-ip is not for it. May be repeated, or a comma-separated list"},
+    {"--cors-origin", "ORIGIN", KIND_LIST, LIST(cors_origins, AN_MAX_NAMES), "",
+     "let pages of this origin (https://example.org) call the API ('*' = any); may be repeated, or "
+     "a comma-separated list"},
+    {"--tls-cert", "FILE", KIND_STRING, STR(tls_cert), 0, 0, "",
+     "serve HTTPS (TLS 1.2, 1.3) with this certificate and what leads to its root, in PEM; read "
+     "again on SIGHUP"},
+    {"--tls-key", "FILE", KIND_STRING, STR(tls_key), 0, 0, "",
+     "its private key, in PEM, without a password"},
 
     {NULL, "Device", 0, 0, 0, 0, 0, NULL, NULL},
     {"--device", "NAME", KIND_STRING, STR(device), 0, 0, "auto",
      "auto (a GPU if there is one, else cpu), cpu, cuda, cuda:1 and so on; several GPUs behind one "
      "queue: cuda:0,cuda:1 or cuda:all; simt (the GPU's kernels on the CPU) and ref (plain C) are "
      "slow, for tests"},
-    {"--dtype", "NAME", KIND_STRING, STR(dtype), 0, 0, "auto",
+    {"--dtype", "auto|bf16|f32", KIND_STRING, STR(dtype), 0, 0, "auto",
      "auto, bf16 or f32; auto is bf16 where the machine multiplies it natively"},
-    {"--weights", "NAME", KIND_STRING, STR(weights), 0, 0, "auto",
+    {"--weights", "auto|fp8", KIND_STRING, STR(weights), 0, 0, "auto",
      "auto (as --dtype, or FP8 where the file is), or fp8: matrices of UNets and of language "
      "models' "
      "layers are rounded to FP8 (e4m3, a scale a row), which halves them on a GPU in bf16"},
     {"--threads", "N", KIND_INT, NUM(threads), 0, 1024, "0",
      "threads of the CPU that compute; 0 = one per core"},
-    {"--isa", "NAME", KIND_STRING, STR(isa), 0, 0, "auto",
+    {"--isa", "auto|generic|avx2|avx512|amx", KIND_STRING, STR(isa), 0, 0, "auto",
      "cap on CPU instructions: auto, generic, avx2, avx512, amx"},
-    {"--gemm", "NAME", KIND_STRING, STR(gemm), 0, 0, "auto",
+    {"--gemm", "auto|own|onednn", KIND_STRING, STR(gemm), 0, 0, "auto",
      "CPU matrix products and convolutions: auto, own, onednn"},
-    {"--graphs", "NAME", KIND_STRING, STR(graphs), 0, 0, "auto",
+    {"--graphs", "auto|off", KIND_STRING, STR(graphs), 0, 0, "auto",
      "on a GPU, launches that come again are recorded and replayed as CUDA graphs: auto, off"},
     {"--memory", "SIZE", KIND_SIZE, NUM(engine.memory_bytes), 0, 1e15, "0",
      "budget for weights and activations, on each device; 0 = 80 % of the machine's memory, 90 % "
@@ -132,22 +165,28 @@ static const option table[] = {
      "64M", "values that a chat template makes"},
 
     {NULL, "HTTP", 0, 0, 0, 0, 0, NULL, NULL},
-    {"--http-threads", "N", KIND_INT, NUM(http_threads), 1, 256, "4", "threads that serve sockets"},
+    {"--http-threads", "N", KIND_INT, NUM(http_threads), 0, 256, "0",
+     "threads that serve sockets; 0 = one per core, 2 to 8"},
     {"--encode-threads", "N", KIND_INT, NUM(encode_threads), 1, 64, "2",
      "threads that write PNG, JPEG and WebP"},
-    {"--max-connections", "N", KIND_INT, NUM(max_connections), 1, 1e6, "4096", "open connections"},
+    {"--max-connections", "N", KIND_INT, NUM(max_connections), 0, 1e6, "0",
+     "open connections; 0 = 4096, or fewer where fewer files may be open. More are answered 503"},
     {"--max-connections-per-ip", "N", KIND_INT, NUM(max_connections_per_ip), 0, 1e6, "0",
-     "open connections of one address; 0 = no limit"},
+     "open connections of one address (IPv6: /64 network); 0 = no limit. More are answered 429"},
     {"--max-sse", "N", KIND_INT, NUM(max_sse), 1, 1e6, "2048", "open event streams"},
     {"--max-body-bytes", "SIZE", KIND_SIZE, NUM(max_body_bytes), 1024, 1e12, "32M",
      "bytes of a request body; more is answered 413"},
     {"--max-held-bytes", "SIZE", KIND_SIZE, NUM(max_held_bytes), 65536, 1e15, "1G",
      "bytes of request bodies (at most half of it) and unread answers in memory; more is answered "
      "503"},
-    {"--max-header-bytes", "SIZE", KIND_SIZE, NUM(max_header_bytes), 1024, 1e8, "64K",
-     "bytes of memory for a connection's headers"},
+    {"--max-header-bytes", "SIZE", KIND_SIZE, NUM(max_header_bytes), 1024, 1e8, "16K",
+     "bytes of memory for a connection's headers; more headers are answered 431"},
+    {"--header-timeout", "SECONDS", KIND_SECONDS, NUM(header_timeout_s), 0.1, 86400, "30",
+     "close a connection whose request's headers have not all come by then"},
+    {"--body-timeout", "SECONDS", KIND_SECONDS, NUM(body_timeout_s), 0.1, 86400, "300",
+     "close a connection whose request's body has not all come by then"},
     {"--idle-timeout", "SECONDS", KIND_SECONDS, NUM(idle_timeout_s), 1, 86400, "60",
-     "close a connection that says nothing for so long"},
+     "close a connection that says nothing for so long, or whose peer is gone"},
     {"--keepalive", "SECONDS", KIND_SECONDS, NUM(keepalive_s), 0.1, 3600, "15",
      "comment lines on silent event streams"},
     {"--url-ttl", "SECONDS", KIND_SECONDS, NUM(url_ttl_s), 1, 1e7, "600",
@@ -156,7 +195,13 @@ static const option table[] = {
      "encoded pictures kept behind links"},
     {"--grace", "SECONDS", KIND_SECONDS, NUM(grace_s), 0, 86400, "30",
      "on SIGTERM: time for running jobs to finish"},
-    {"--log-level", "NAME", KIND_STRING, STR(log_level), 0, 0, "info", "debug, info, warn, error"},
+
+    {NULL, "Logs", 0, 0, 0, 0, 0, NULL, NULL},
+    {"--access-log", "FILE", KIND_STRING, STR(access_log), 0, 0, "",
+     "a line of JSON for every answer; - is standard output. Opened anew on SIGHUP. Prompts, "
+     "answers and keys never get into it"},
+    {"--log-level", "debug|info|warn|error", KIND_STRING, STR(log_level), 0, 0, "info",
+     "debug, info, warn, error"},
 };
 #define TABLE_SIZE (sizeof table / sizeof *table)
 
@@ -189,11 +234,18 @@ static an_status bad_value(an_error *err, const option *t, const char *value)
     return an_fail(err, AN_INVALID, "%s: '%s' does not do%s", t->flag, value, bounds);
 }
 
-static an_status add_to_list(char **list, int *n, int max, const option *t, const char *value,
-                             an_error *err)
+/* The list that an option fills; *n counts it. */
+static char **list_of(an_options *o, const option *t, int **n)
 {
-    char *copy = strdup(value), *rest = copy;
-    int before = *n;
+    *n = (int *)(void *)((char *)o + t->size);
+    return (char **)(void *)((char *)o + t->offset);
+}
+
+static an_status add_to_list(an_options *o, const option *t, const char *value, an_error *err)
+{
+    int *n;
+    char **list = list_of(o, t, &n), *copy = strdup(value), *rest = copy;
+    const int before = *n, max = (int)t->max;
     if (!copy) return an_fail(err, AN_NO_MEMORY, "out of memory");
     for (char *item; (item = strsep(&rest, ",")) != NULL;) {
         if (!*item) continue;
@@ -223,9 +275,7 @@ static an_status set_option(an_options *o, const option *t, const char *value, a
         memcpy(field, value, strlen(value) + 1);
         return AN_OK;
     case KIND_LIST:
-        if (t->offset == offsetof(an_options, models))
-            return add_to_list(o->models, &o->n_models, AN_MAX_MODEL_DIRS, t, value, err);
-        return add_to_list(o->api_keys, &o->n_api_keys, AN_MAX_API_KEYS, t, value, err);
+        return add_to_list(o, t, value, err);
     case KIND_SIZE:
         if (!an_parse_size(value, &bytes)) return bad_value(err, t, value);
         v = (double)bytes;
@@ -250,6 +300,19 @@ static an_status set_option(an_options *o, const option *t, const char *value, a
     return AN_OK;
 }
 
+/* `--api-key-file "$UNSET"` must not open the server, nor `ANNEAL_API_KEY=$UNSET`. */
+static bool guards(const option *t)
+{
+    return t->offset == offsetof(an_options, api_keys) ||
+           t->offset == offsetof(an_options, api_key_file);
+}
+
+static an_status set_given(an_options *o, const option *t, const char *value, an_error *err)
+{
+    if (!*value && guards(t)) return an_fail(err, AN_INVALID, "%s: '' is empty", t->flag);
+    return set_option(o, t, value, err);
+}
+
 /* ANNEAL_MAX_QUEUE of --max-queue. */
 static void env_name(const option *t, char *buf, size_t size)
 {
@@ -257,8 +320,10 @@ static void env_name(const option *t, char *buf, size_t size)
     for (char *p = buf; *p; p++) *p = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
 }
 
-static void clear_list(char **list, int *n)
+static void clear_list(an_options *o, const option *t)
 {
+    int *n;
+    char **list = list_of(o, t, &n);
     while (*n > 0) {
         free(list[--*n]);
         list[*n] = NULL;
@@ -273,9 +338,25 @@ static const option *find_option(const char *arg, size_t len)
     return NULL;
 }
 
+bool an_option_number(const an_options *o, const char *flag, double *out)
+{
+    const option *t = find_option(flag, strlen(flag));
+    const void *field = t ? (const char *)o + t->offset : NULL;
+    if (!t || t->kind == KIND_STRING || t->kind == KIND_LIST) return false;
+    if (t->kind == KIND_SECONDS)
+        *out = *(const double *)field;
+    else if (t->kind == KIND_INT)
+        *out = *(const int *)field;
+    else if (t->kind == KIND_BOOL)
+        *out = *(const bool *)field;
+    else
+        *out = (double)*(const size_t *)field;
+    return true;
+}
+
 static an_status parse_arguments(an_options *o, int argc, char **argv, bool *help, an_error *err)
 {
-    bool models_given = false;
+    bool given[TABLE_SIZE] = {false};
     for (int i = 0; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             *help = true;
@@ -289,12 +370,34 @@ static an_status parse_arguments(an_options *o, int argc, char **argv, bool *hel
                            argv[i]);
         const char *value = eq ? eq + 1 : i + 1 < argc ? argv[++i] : NULL;
         if (!value) return an_fail(err, AN_INVALID, "%s needs a value (%s)", t->flag, t->value);
-        if (t->offset == offsetof(an_options, models) && !models_given) {
-            clear_list(o->models, &o->n_models); /* the command line replaces the environment */
-            models_given = true;
-        }
-        an_status s = set_option(o, t, value, err);
+        if (t->kind == KIND_LIST && !given[t - table])
+            clear_list(o, t); /* the command line replaces the environment */
+        given[t - table] = true;
+        an_status s = set_given(o, t, value, err);
         if (s != AN_OK) return s;
+    }
+    return AN_OK;
+}
+
+/* What is wrong with options together, or with words that no bounds tell. */
+static an_status check_together(const an_options *o, an_error *err)
+{
+    an_log_level level;
+    if (!an_log_parse_level(o->log_level, &level))
+        return an_fail(err, AN_INVALID, "--log-level: '%s' is not debug, info, warn or error",
+                       o->log_level);
+    if (!*o->tls_cert != !*o->tls_key)
+        return an_fail(err, AN_INVALID, "%s is given without %s: HTTPS needs both",
+                       *o->tls_cert ? "--tls-cert" : "--tls-key",
+                       *o->tls_cert ? "--tls-key" : "--tls-cert");
+    for (int i = 0; i < o->n_cors_origins; i++) {
+        const char *origin = o->cors_origins[i], *host = strstr(origin, "://");
+        bool any = strcmp(origin, "*") == 0;
+        if (!any && (!host || host == origin || !host[3] || strpbrk(host + 3, "/ *?#@")))
+            return an_fail(err, AN_INVALID,
+                           "--cors-origin: '%s' is not an origin: scheme://host or "
+                           "scheme://host:port, nothing after it, or *",
+                           origin);
     }
     return AN_OK;
 }
@@ -311,19 +414,15 @@ an_status an_options_parse(an_options *o, int argc, char **argv, bool *help, an_
         char name[64];
         env_name(t, name, sizeof name);
         const char *value = getenv(name);
-        /* Empty is unset, but for the key: `API_KEY=$UNSET` must not open the server. */
-        if (s == AN_OK && value && (*value || strcmp(t->flag, "--api-key") == 0)) {
-            s = set_option(o, t, value, err);
+        if (s == AN_OK && value && (*value || guards(t))) { /* empty is unset */
+            s = set_given(o, t, value, err);
             if (s != AN_OK) return an_fail_prefix(err, s, "environment %s", name);
         }
         if (s != AN_OK) return s;
     }
     an_status s = parse_arguments(o, argc, argv, help, err);
+    if (s == AN_OK) s = check_together(o, err);
     if (s != AN_OK) return s;
-    an_log_level level;
-    if (!an_log_parse_level(o->log_level, &level))
-        return an_fail(err, AN_INVALID, "--log-level: '%s' is not debug, info, warn or error",
-                       o->log_level);
     o->engine.device = (an_device_options){.device = o->device,
                                            .isa = o->isa,
                                            .gemm = o->gemm,
@@ -337,12 +436,30 @@ an_status an_options_parse(an_options *o, int argc, char **argv, bool *help, an_
 
 void an_options_free(an_options *o)
 {
-    clear_list(o->models, &o->n_models);
-    clear_list(o->api_keys, &o->n_api_keys);
+    for (size_t i = 0; i < TABLE_SIZE; i++)
+        if (table[i].flag && table[i].kind == KIND_LIST) clear_list(o, &table[i]);
+}
+
+bool an_options_need_key(const an_options *o)
+{
+    return o->n_api_keys > 0 || *o->api_key_file;
+}
+
+bool an_options_at(size_t i, an_option_info *out)
+{
+    if (i >= TABLE_SIZE) return false;
+    const option *t = &table[i];
+    *out = (an_option_info){.section = t->flag ? NULL : t->value,
+                            .flag = t->flag,
+                            .value = t->value,
+                            .initial = t->initial,
+                            .help = t->help};
+    if (t->flag) env_name(t, out->env, sizeof out->env);
+    return true;
 }
 
 /* Help text, wrapped so that a terminal of 100 columns shows it whole. */
-static void wrap(an_buf *out, const char *text, int indent, int width)
+void an_wrap(an_buf *out, const char *text, int indent, int width)
 {
     int col = 0;
     while (*text) {
@@ -371,8 +488,11 @@ void an_options_help(an_buf *out)
         snprintf(left, sizeof left, "%s %s", t->flag, t->value);
         snprintf(text, sizeof text, "%s%s%s%s", t->help, *t->initial ? " [" : "", t->initial,
                  *t->initial ? "]" : "");
-        an_buf_printf(out, "  %-31s ", left);
-        wrap(out, text, 34, 66);
+        if (strlen(left) > 31)
+            an_buf_printf(out, "  %s\n%34s", left, "");
+        else
+            an_buf_printf(out, "  %-31s ", left);
+        an_wrap(out, text, 34, 66);
     }
     an_buf_str(out, "\nEvery option is also an environment variable: --max-queue is "
                     "ANNEAL_MAX_QUEUE.\n");

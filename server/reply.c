@@ -9,7 +9,8 @@
 
 /* ---------------------------------------------------------------- errors */
 
-/* One table maps a status to HTTP and to OpenAI's words. */
+/* One table maps a status to HTTP and to OpenAI's words. 503 says that nothing was computed, so
+ * that proxies ask another server; see failure_http. */
 static const struct {
     int http;
     const char *type, *code;
@@ -33,6 +34,12 @@ static bool is_deadline(const an_error *err)
     return err->status == AN_BUSY && strcmp(err->param, "deadline_ms") == 0;
 }
 
+/* A key that has as many jobs as it may; engine/job.c. */
+static bool is_own_limit(const an_error *err)
+{
+    return err->status == AN_BUSY && strcmp(err->param, "client") == 0;
+}
+
 int status_http(const an_error *err)
 {
     int http =
@@ -40,6 +47,14 @@ int status_http(const an_error *err)
     if (is_deadline(err)) return 504;
     /* a field too large is a wrong value; only a whole body too large is a 413 */
     return err->status == AN_TOO_LARGE && *err->param ? 400 : http;
+}
+
+/* A job that ran and then lost its device, its memory or its server is not asked again elsewhere by
+ * a proxy: it was paid for, and what killed one device would be carried to all. */
+static int failure_http(const an_req *r, const an_error *err)
+{
+    int http = status_http(err);
+    return http == 503 && r->p->ran ? 500 : http;
 }
 
 /* Messages quote what the client sent, cut at some byte: what is not UTF-8 becomes '?'. */
@@ -79,6 +94,7 @@ json_t *error_body(const an_error *err)
         code = "deadline_exceeded";
         type = "server_error";
     }
+    if (is_own_limit(err)) return fault_body(type, NULL, "rate_limit_exceeded", err->message);
     return fault_body(type, err->param, code, err->message);
 }
 
@@ -91,8 +107,8 @@ static bool may_pass(const an_error *err)
 
 void reply_error(an_req *r, const an_error *err)
 {
-    if (may_pass(err)) reply_header(r, "Retry-After", "1");
-    reply_json(r, status_http(err), error_body(err));
+    if (may_pass(err) && !r->p->ran) reply_header(r, "Retry-After", "1");
+    reply_json(r, failure_http(r, err), error_body(err));
 }
 
 void reply_fault(an_req *r, int status, const char *type, const char *code, const char *fmt, ...)
@@ -127,6 +143,12 @@ void req_hold(an_req *r, size_t n)
     r->p->held += n;
 }
 
+void req_owe(an_req *r)
+{
+    if (!r->p->owed) atomic_fetch_add(&r->server->unsent, 1);
+    r->p->owed = true;
+}
+
 /* m NULL = no memory: queue_answer says so. */
 static void set_response(an_req *r, int status, const char *type, struct MHD_Response *m)
 {
@@ -134,6 +156,7 @@ static void set_response(an_req *r, int status, const char *type, struct MHD_Res
     if (m && type) MHD_add_response_header(m, "Content-Type", type);
     r->p->response = m;
     r->p->status = status;
+    r->p->bytes_out = 0;
 }
 
 void reply_bytes(an_req *r, int status, const char *type, char *data, size_t len)
@@ -145,6 +168,7 @@ void reply_bytes(an_req *r, int status, const char *type, char *data, size_t len
     atomic_fetch_add(&r->server->bytes_out, len);
     req_hold(r, len);
     set_response(r, status, type, m);
+    r->p->bytes_out = len;
 }
 
 void reply_shared(an_req *r, int status, const char *type, char *data, size_t len,
@@ -155,6 +179,7 @@ void reply_shared(an_req *r, int status, const char *type, char *data, size_t le
     if (!m) release(owner);
     atomic_fetch_add(&r->server->bytes_out, len);
     set_response(r, status, type, m);
+    r->p->bytes_out = len;
 }
 
 void reply_json(an_req *r, int status, json_t *body)
@@ -198,6 +223,7 @@ static bool room_for_answer(an_req *r)
 static void finish_task(void *arg)
 {
     an_req *r = arg;
+    for (int i = 0; i < r->p->n_jobs; i++) r->p->ran |= an_job_ran(r->p->jobs[i].job);
     if (r->p->finish && room_for_answer(r)) r->p->finish(r, r->p->jobs[0].job);
     wake(r);
 }
@@ -270,7 +296,7 @@ void req_settle(an_req *r)
     an_error err = {0};
     req_private *p = r->p;
     if (!p->work && !p->finish) return;
-    if (!server_sleep(r->server)) {
+    if (atomic_load(&r->server->stopping) || !server_sleep(r->server)) {
         if (p->finish) cancel_jobs(r);
         p->work = NULL;
         p->finish = NULL;
@@ -279,6 +305,7 @@ void req_settle(an_req *r)
         return;
     }
     p->asleep = true;
+    req_owe(r); /* between its waking and its answer it is neither asleep nor queued */
     atomic_fetch_add(&r->server->waiting, 1);
     MHD_suspend_connection(p->connection);
     if (p->work) {
@@ -362,5 +389,15 @@ json_t *request_json(an_req *r)
 
 const char *request_query(an_req *r, const char *name)
 {
-    return MHD_lookup_connection_value(r->p->connection, MHD_GET_ARGUMENT_KIND, name);
+    const char *raw = MHD_lookup_connection_value(r->p->connection, MHD_GET_ARGUMENT_KIND, name);
+    size_t size = raw ? strlen(raw) + 1 : 0;
+    char *to = raw ? realloc(r->p->query, size) : NULL;
+    if (!to) return NULL;
+    r->p->query = to;
+    return unescape(raw, size - 1, to, size) ? to : NULL;
+}
+
+const char *request_header(an_req *r, const char *name)
+{
+    return MHD_lookup_connection_value(r->p->connection, MHD_HEADER_KIND, name);
 }

@@ -9,6 +9,12 @@
 #define HIGH_WATER ((size_t)256 << 10)
 #define MAX_BUFFER ((size_t)1 << 30) /* one event may hold all pictures of a job */
 #define BLOCK      8192
+#define TURN       16 /* events, then others' tasks are done first: an event can be a picture */
+
+/* Every event of a job wakes all that listen to it: a stream may listen to many jobs, all together
+ * to as many as one at its fullest and this many for each of --max-sse. */
+#define FULLEST     128
+#define JOBS_A_SEAT 16
 
 typedef struct source {
     an_job *job;
@@ -29,6 +35,7 @@ struct an_stream {
     size_t sent;
     bool suspended, ended, closed;
     bool pumping, again;
+    bool due;  /* for format.tick */
     bool full; /* the pump stopped for want of room: the reader or the clock starts it again */
     double last_write;
 };
@@ -96,10 +103,12 @@ static bool pump_one(an_stream *s)
     an_server *server = s->r->server;
     pthread_mutex_lock(&s->lock);
     s->full = s->out.len - s->sent > HIGH_WATER || server_crowded(server);
-    bool stop = s->full || s->closed || s->ended;
+    bool stop = s->full || s->closed || s->ended, due = s->due && !stop;
+    if (due) s->due = false;
     pthread_mutex_unlock(&s->lock);
     if (stop) return false;
     an_buf_init(&text, MAX_BUFFER);
+    if (due) s->format.tick(s->r, &text);
     bool more = next_event(s, &ev, &job, &all);
     if (more) {
         s->format.event(s->r, job, &ev, &text);
@@ -120,9 +129,11 @@ static bool pump_one(an_stream *s)
 static void pump(void *arg)
 {
     an_stream *s = arg;
+    int done = 0;
     for (bool more = true; more;) {
-        while (pump_one(s)) {
-        }
+        while (pump_one(s))
+            if (++done >= TURN && workers_submit(s->r->server->workers, pump, s))
+                return; /* still the stream's only pump, with the same reference */
         pthread_mutex_lock(&s->lock);
         more = s->again;
         s->again = false;
@@ -159,6 +170,17 @@ static void on_job_event(void *arg)
 
 /* ---------------------------------------------------------------- the connection's side */
 
+/* Lock held. What is sent is kept no longer than it is the smaller part: a reader that is slow but
+ * steady never empties the buffer, and would end up with the whole stream in it. */
+static void drop_sent(an_stream *s)
+{
+    const size_t left = s->out.len - s->sent;
+    if (left && (s->sent < HIGH_WATER || s->sent < left)) return;
+    server_release(s->r->server, s->sent);
+    an_buf_drop(&s->out, s->sent); /* idle streams keep no memory */
+    s->sent = 0;
+}
+
 /* Lock held. */
 static size_t take(an_stream *s, char *buf, size_t max)
 {
@@ -167,12 +189,9 @@ static size_t take(an_stream *s, char *buf, size_t max)
     n = n < max ? n : max;
     memcpy(buf, s->out.data + s->sent, n);
     s->sent += n;
-    if (s->sent == s->out.len) { /* idle streams keep no memory */
-        server_release(server, s->out.len);
-        an_buf_free(&s->out);
-        s->sent = 0;
-    }
+    drop_sent(s);
     atomic_fetch_add(&server->bytes_out, n);
+    s->r->p->bytes_out += n;
     if (s->full) kick(s);
     return n;
 }
@@ -187,8 +206,10 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
         got = MHD_CONTENT_READER_END_WITH_ERROR;
     } else if (s->out.len > s->sent) {
         got = (ssize_t)take(s, buf, max);
-    } else if (s->ended || !server_sleep(s->r->server)) {
+    } else if (s->ended) {
         got = MHD_CONTENT_READER_END_OF_STREAM;
+    } else if (!server_sleep(s->r->server)) {
+        got = MHD_CONTENT_READER_END_WITH_ERROR; /* cut off: it must not look whole */
     } else {
         s->suspended = true;
         MHD_suspend_connection(s->r->p->connection);
@@ -218,11 +239,13 @@ static void on_tick(void *arg)
     an_stream *s = arg;
     an_server *server = s->r->server;
     pthread_mutex_lock(&s->lock);
-    if (s->full && atomic_load(&server->stopping)) { /* others' memory will not come free in time */
+    /* nothing is left to read of it, and others' memory did not come free in time */
+    if (s->full && s->suspended && server_crowded(server) && atomic_load(&server->sleepless)) {
         s->closed = true;
         wake(s);
     }
-    if (s->full) kick(s);
+    s->due = s->format.tick != NULL;
+    if (s->full || s->due) kick(s);
     if (!s->ended && !s->closed && s->suspended && !s->out.len &&
         an_now_s() - s->last_write >= server->options.keepalive_s) {
         append(s, comment, sizeof comment - 1);
@@ -231,9 +254,32 @@ static void on_tick(void *arg)
     pthread_mutex_unlock(&s->lock);
 }
 
+static void give_seat(an_server *server, int n)
+{
+    atomic_fetch_sub(&server->streams, 1);
+    atomic_fetch_sub(&server->listened, n);
+}
+
+/* Counts a stream that listens to n jobs; false, and nothing counted, where that is too much. */
+static bool take_seat(an_server *server, int n, an_error *err)
+{
+    int seats = server->options.max_sse;
+    int64_t most = FULLEST + (int64_t)JOBS_A_SEAT * seats;
+    bool room = atomic_fetch_add(&server->streams, 1) < seats;
+    bool few = atomic_fetch_add(&server->listened, n) + n <= most;
+    if (room && few) return true;
+    give_seat(server, n);
+    if (room)
+        an_fail(err, AN_BUSY, "event streams may listen to %lld jobs in all (--max-sse %d)",
+                (long long)most, seats);
+    else
+        an_fail(err, AN_BUSY, "%d event streams are open, the limit", seats);
+    return false;
+}
+
 void stream_detach(an_stream *s)
 {
-    atomic_fetch_sub(&s->r->server->streams, 1);
+    give_seat(s->r->server, s->n_sources);
     for (int i = 0; i < s->n_sources; i++) an_job_unwatch(s->sources[i].job, s->sources[i].watch);
     pthread_mutex_lock(&s->lock);
     bool early = !s->ended;
@@ -243,6 +289,16 @@ void stream_detach(an_stream *s)
     /* libmicrohttpd may notice a hang-up before the watcher does */
     if (early && s->format.own) cancel_jobs(s);
     stream_unref(s);
+}
+
+int stream_jobs(const an_stream *s)
+{
+    return s->format.own ? s->n_sources : 0;
+}
+
+an_job *stream_job(const an_stream *s, int i)
+{
+    return s->sources[i].job;
 }
 
 static an_stream *stream_new(an_req *r, an_job *const *jobs, int n, const an_sse_format *f)
@@ -278,10 +334,10 @@ void reply_sse_all(an_req *r, an_job *const *jobs, int n, const an_sse_format *f
     an_error err = {0};
     an_server *server = r->server;
     an_stream *s = NULL;
-    if (atomic_fetch_add(&server->streams, 1) >= server->options.max_sse)
-        an_fail(&err, AN_BUSY, "%d event streams are open, the limit", server->options.max_sse);
-    else if (!(s = stream_new(r, jobs, n, f)))
+    if (take_seat(server, n, &err) && !(s = stream_new(r, jobs, n, f))) {
+        give_seat(server, n);
         an_fail(&err, AN_NO_MEMORY, "out of memory");
+    }
     for (int i = 0; i < n; i++) {
         if (f->own) an_job_forget(jobs[i]);
         if (s) continue;
@@ -289,7 +345,6 @@ void reply_sse_all(an_req *r, an_job *const *jobs, int n, const an_sse_format *f
         an_job_unref(jobs[i]);
     }
     if (!s) {
-        atomic_fetch_sub(&server->streams, 1);
         reply_error(r, &err);
         return;
     }

@@ -9,7 +9,7 @@ an_status completions_parse(text_ask *a, const text_limits *l, an_error *err)
     fields_init(&f, a->root);
     text_read_common(&f, l, a);
     int best_of = q->n;
-    q->max_tokens = 16; /* OpenAI's */
+    q->max_tokens = l->engine->max_tokens < 16 ? l->engine->max_tokens : 16; /* OpenAI's */
     field_int32(&f, "max_tokens", 0, l->engine->max_tokens, &q->max_tokens);
     q->prompt_only = q->max_tokens == 0;
     field_bool(&f, "echo", &a->echo);

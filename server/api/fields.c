@@ -57,17 +57,26 @@ void field_string(fields *f, const char *name, size_t max_bytes, const char **ou
         *out = json_string_value(v);
 }
 
+bool json_whole(const json_t *v, int64_t *out)
+{
+    int64_t i;
+    if (json_is_integer(v))
+        i = json_integer_value(v);
+    else if (json_is_real(v) && json_real_value(v) == floor(json_real_value(v)) &&
+             fabs(json_real_value(v)) < 9007199254740992.0)
+        i = (int64_t)json_real_value(v);
+    else
+        return false;
+    if (out) *out = i;
+    return true;
+}
+
 void field_int(fields *f, const char *name, int64_t min, int64_t max, int64_t *out)
 {
     json_t *v = get(f, name);
     if (!v) return;
     int64_t i;
-    if (json_is_integer(v)) {
-        i = json_integer_value(v);
-    } else if (json_is_real(v) && json_real_value(v) == floor(json_real_value(v)) &&
-               fabs(json_real_value(v)) < 9007199254740992.0) {
-        i = (int64_t)json_real_value(v); /* 20.0 is what some clients write for 20 */
-    } else {
+    if (!json_whole(v, &i)) {
         fields_fail(f, name, "found %s, expected an integer from %lld to %lld", type_name(v),
                     (long long)min, (long long)max);
         return;

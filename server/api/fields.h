@@ -7,6 +7,8 @@
 #include "http.h"
 
 #define MAX_FIELDS 96
+/* Picture or answer i of a request uses seed + i: no request has as many as there is room above. */
+#define MAX_SEED (INT64_MAX - 4096)
 
 typedef struct fields {
     json_t *object; /* borrowed */
@@ -20,6 +22,8 @@ bool fields_ok(const fields *f);
 /* True if the field is there and not null (and nothing failed before). */
 bool field_present(fields *f, const char *name);
 void field_string(fields *f, const char *name, size_t max_bytes, const char **out); /* borrowed */
+/* Is v a whole number? 20.0, which some clients write for 20, is one. out may be NULL. */
+bool json_whole(const json_t *v, int64_t *out);
 void field_int(fields *f, const char *name, int64_t min, int64_t max, int64_t *out);
 void field_int32(fields *f, const char *name, int64_t min, int64_t max, int *out);
 void field_number(fields *f, const char *name, double min, double max, double *out);

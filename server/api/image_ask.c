@@ -34,7 +34,7 @@ static void read_solver(fields *f, const an_engine_options *limits, an_image_req
     field_string(f, "sampler", 256, &q->sampler);
     field_string(f, "schedule", 256, &q->schedule);
     field_string(f, "timestep_spacing", 64, &q->timestep_spacing);
-    field_int(f, "seed", -1, INT64_MAX, &q->seed);
+    field_int(f, "seed", -1, MAX_SEED, &q->seed);
     field_choice(f, "rng", rngs, &rng);
     q->rng = rng ? AN_RNG_CPU : AN_RNG_GPU;
 }

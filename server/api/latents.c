@@ -82,7 +82,8 @@ static void read_latents(fields *f, json_t *object, an_latents_request *q, an_bu
     int dim[3] = {0};
     for (int i = 0; i < 3; i++) {
         json_t *d = json_array_get(shape, (size_t)i);
-        json_int_t v = json_is_integer(d) ? json_integer_value(d) : 0;
+        int64_t v = 0;
+        json_whole(d, &v);
         if (v < 1 || v > 65536 || json_array_size(shape) != 3)
             fields_fail(f, "latents", "shape must be [channels, height, width], each 1 to 65536");
         dim[i] = v >= 1 && v <= 65536 ? (int)v : 0;

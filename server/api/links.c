@@ -8,6 +8,7 @@
 #include <sys/random.h>
 
 #define BUCKETS 4096
+#define MAX_AGE 600 /* seconds */
 
 typedef struct link {
     char name[48];
@@ -80,9 +81,9 @@ static void put_url(const an_req *r, const char *name, char *url, size_t size)
     if (n)
         snprintf(url, size, "%.*s/v1/files/%s", (int)n, o->public_url, name);
     else if (*r->host)
-        snprintf(url, size, "http://%s/v1/files/%s", r->host, name);
+        snprintf(url, size, "%s://%s/v1/files/%s", r->scheme, r->host, name);
     else
-        snprintf(url, size, "http://%s%s%s:%d/v1/files/%s", colon ? "[" : "", o->host,
+        snprintf(url, size, "%s://%s%s%s:%d/v1/files/%s", r->scheme, colon ? "[" : "", o->host,
                  colon ? "]" : "", an_server_port(r->server), name);
 }
 
@@ -129,7 +130,10 @@ static void file(an_req *r)
     if (l) atomic_fetch_add(&l->refs, 1);
     pthread_mutex_unlock(&lock);
     if (l) {
-        reply_header(r, "Cache-Control", "private, max-age=600");
+        char keep[64]; /* a browser's copy lives no longer than the link */
+        snprintf(keep, sizeof keep, "private, max-age=%d",
+                 (int)(l->expires - now < MAX_AGE ? l->expires - now : MAX_AGE));
+        reply_header(r, "Cache-Control", keep);
         reply_shared(r, 200, an_image_mime(l->format), l->data, l->len, unref, l);
         return;
     }

@@ -106,7 +106,7 @@ void a1111_read(fields *f, const an_engine_options *limits, an_image_request *q,
     const char *index = NULL;
     field_string(f, "prompt", (size_t)limits->max_prompt_bytes, &q->prompt);
     field_string(f, "negative_prompt", (size_t)limits->max_prompt_bytes, &q->negative_prompt);
-    field_int(f, "seed", -1, INT64_MAX, &q->seed);
+    field_int(f, "seed", -1, MAX_SEED, &q->seed);
     field_string(f, "sampler_index", 256, &index);
     field_string(f, "sampler_name", 256, &q->sampler);
     field_string(f, "scheduler", 256, &q->schedule);

@@ -79,7 +79,7 @@ static void read_sampling(fields *f, const text_limits *l, text_ask *a)
     field_int32(f, "repeat_last_n", -1, INT32_MAX, &s->repeat_last_n);
     text_read_float(f, "presence_penalty", -penalty, penalty, &s->presence_penalty);
     text_read_float(f, "frequency_penalty", -penalty, penalty, &s->frequency_penalty);
-    field_int(f, "seed", INT64_MIN, INT64_MAX, &s->seed);
+    field_int(f, "seed", INT64_MIN, MAX_SEED, &s->seed);
     if (field_present(f, "logit_bias")) {
         a->logit_bias = json_object_get(f->object, "logit_bias");
         size_t n = json_is_object(a->logit_bias) ? json_object_size(a->logit_bias)
@@ -137,12 +137,12 @@ static void read_stop_ids(fields *f, const text_limits *l, text_ask *a)
     a->stop_ids = calloc(n + 1, sizeof *a->stop_ids);
     for (size_t i = 0; a->stop_ids && i < n; i++) {
         const json_t *id = json_array_get(v, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
-            json_integer_value(id) > INT32_MAX) {
+        int64_t token;
+        if (!json_whole(id, &token) || token < 0 || token > INT32_MAX) {
             fields_fail(f, "stop_token_ids", "entry %zu is not a token id", i);
             return;
         }
-        a->stop_ids[a->request.n_stop_ids++] = (int32_t)json_integer_value(id);
+        a->stop_ids[a->request.n_stop_ids++] = (int32_t)token;
     }
     a->request.stop_ids = a->stop_ids;
 }
@@ -296,7 +296,7 @@ void text_check_prompt(fields *f, const text_limits *l, const text_ask *a)
         return;
     }
     size_t n = 1, bytes = text_bytes(p);
-    if (json_is_array(p) && !json_is_integer(json_array_get(p, 0))) n = json_array_size(p);
+    if (json_is_array(p) && !json_whole(json_array_get(p, 0), NULL)) n = json_array_size(p);
     if (json_is_array(p) && json_array_size(p) == 0)
         fields_fail(f, "prompt", "an empty list; it must hold texts, token ids or lists of them");
     else if (n > (size_t)l->engine->max_queue)

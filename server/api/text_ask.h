@@ -173,7 +173,4 @@ typedef struct text_deltas {
 text_deltas *text_deltas_new(an_job *job); /* free() */
 json_t *text_deltas_json(text_deltas *d, an_job *job);
 
-/* status.c's numbers of language models, with vLLM's names (metrics_text.c). */
-void text_metrics(an_engine *e, const an_engine_stats *s, an_buf *b);
-
 #endif

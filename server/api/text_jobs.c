@@ -40,7 +40,7 @@ static an_status check(const text_ask *a, an_error *err)
         return an_fail_param(err, AN_INVALID, param,
                              "%s: not for a job: it has events, and answers new text", param);
     if (a->dialect == TEXT_COMPLETIONS && json_is_array(a->prompt) &&
-        !json_is_integer(json_array_get(a->prompt, 0)))
+        !json_whole(json_array_get(a->prompt, 0), NULL))
         return an_fail_param(err, AN_INVALID, "prompt", "prompt: a job has one");
     return AN_OK;
 }

@@ -98,13 +98,14 @@ static an_status add_pair(text_ask *a, const json_t *pair, an_error *err)
 {
     double bias;
     const json_t *what = json_array_get(pair, 0);
-    if (json_array_size(pair) != 2 || !(json_is_integer(what) || json_is_string(what)))
+    int64_t id = 0;
+    if (json_array_size(pair) != 2 || !(json_whole(what, &id) || json_is_string(what)))
         return an_fail_param(err, AN_INVALID, "logit_bias",
                              "logit_bias: a list has entries [id, bias] or [\"text\", bias]");
     an_status s = read_strength(a, json_array_get(pair, 1), &bias, err);
     if (s != AN_OK) return s;
     return json_is_string(what) ? bias_text(a, json_string_value(what), bias, err)
-                                : bias_id(a, json_integer_value(what), bias, err);
+                                : bias_id(a, id, bias, err);
 }
 
 /* OpenAI's {"id": bias} and llama-server's [[id, bias], ...], both with texts too. */
@@ -189,7 +190,8 @@ static an_status append_text(const text_ask *a, const char *param, id_list *l, c
 static an_status append_id(const text_ask *a, const char *param, id_list *l, const json_t *v,
                            an_error *err)
 {
-    json_int_t id = json_integer_value(v);
+    int64_t id = -1;
+    json_whole(v, &id);
     if (id < 0 || id >= a->info.vocab)
         return an_fail_param(err, AN_INVALID, param,
                              "%s: token %lld, but the model's tokens go from 0 to %d", param,
@@ -213,7 +215,7 @@ an_status text_encode_value(text_ask *a, const char *param, const json_t *v, int
             if (json_is_string(item)) /* BOS only before the very first */
                 s = append_text(a, param, &l, json_string_value(item), json_string_length(item),
                                 i == 0 ? flags : flags & ~AN_ADD_SPECIAL, err);
-            else if (json_is_integer(item))
+            else if (json_whole(item, NULL))
                 s = append_id(a, param, &l, item, err);
             else
                 s = an_fail_param(err, AN_INVALID, param,
@@ -252,7 +254,7 @@ static an_status encode_fim(text_ask *a, const json_t *prefix, an_error *err)
 {
     static const char *const parts[] = {"prefix", "suffix", "middle"};
     const char *text[] = {json_string_value(prefix), a->suffix, a->middle};
-    if (a->infill && !prefix) text[0] = "";
+    if (a->infill && !text[0]) text[0] = ""; /* checked: absent or null */
     const char *param = a->infill ? "input_prefix" : "suffix";
     id_list l = {0};
     an_status s = AN_OK;
@@ -288,7 +290,7 @@ static bool has_integer(const json_t *list)
 {
     size_t i;
     const json_t *v;
-    json_array_foreach(list, i, v) if (json_is_integer(v)) return true;
+    json_array_foreach(list, i, v) if (json_whole(v, NULL)) return true;
     return false;
 }
 
@@ -305,7 +307,7 @@ an_status text_encode_prompts(text_ask *a, an_error *err)
         const json_t *item = json_array_get(p, i);
         if (json_typeof(item) != json_typeof(first) ||
             (json_is_array(item) && json_array_size(item) &&
-             !json_is_integer(json_array_get(item, 0))))
+             !json_whole(json_array_get(item, 0), NULL)))
             s = an_fail_param(err, AN_INVALID, "prompt",
                               "prompt: entry %zu: a list holds texts, or token ids, or lists of "
                               "token ids",

@@ -73,7 +73,8 @@ static void work_tokenize(an_req *r)
     an_error err = {0};
     json_t *root = request_json(r);
     if (!root) return;
-    bool chat = json_object_get(root, "messages") != NULL;
+    const json_t *messages = json_object_get(root, "messages");
+    bool chat = messages && !json_is_null(messages);
     text_ask *a =
         ask_of(r, root, chat ? TEXT_CHAT : TEXT_COMPLETIONS, chat ? chat_parse : tokenize_parse);
     if (!a) return;

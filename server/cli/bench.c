@@ -1,6 +1,7 @@
 /* bench.c: `anneal bench`: how fast the ops and whole ticks of a model run here, and what share of
  * the machine that is. */
 #include "anneal/bench.h"
+#include "bench_load.h"
 #include "bench_roofline.h"
 #include "bench_ticks.h"
 #include "cli.h"
@@ -284,58 +285,115 @@ static an_status run_roofline(const bench_ask *ask, roofline_ask *r, const an_op
     return s;
 }
 
-int cmd_bench(int argc, char **argv)
+/* The command line, as it is written. */
+typedef struct bench_line {
+    const char *model, *size, *rows, *stages, *seconds, *only, *limits, *context;
+    bool no_ops, no_ticks, json, roofline, made_up;
+    load_line load;
+} bench_line;
+
+/* Asks a server; needs no device. */
+static int run_load(const bench_line *l, const bench_ask *ask)
 {
-    const char *size = NULL, *rows = NULL, *stages = NULL, *seconds = NULL, *limits = NULL;
-    const char *context = NULL;
-    bool no_ops = false, no_ticks = false, roofline = false;
+    an_error err = {0};
+    load_ask load = {.rates = {1, 2, 4},
+                     .n_rates = 3,
+                     .model = ask->model,
+                     .json = ask->json,
+                     .width = ask->width,
+                     .height = ask->height,
+                     .seconds = l->seconds ? ask->seconds : 20,
+                     .timeout = 120,
+                     .seed = 1,
+                     .prompt_words = 64,
+                     .max_tokens = 64};
+    if (!load_read(&l->load, &load)) return CLI_USAGE;
+    return bench_load(&load, &err) == AN_OK ? CLI_OK : cli_fail(&err);
+}
+
+static bool parse_size(const char *text, bench_ask *ask)
+{
+    int end = 0;
+    if (!text || (sscanf(text, "%5dx%5d%n", &ask->width, &ask->height, &end) == 2 && !text[end] &&
+                  ask->width > 0 && ask->height > 0))
+        return true;
+    fprintf(stderr, "anneal: --size: '%s' is not WIDTHxHEIGHT\n", text);
+    return false;
+}
+
+static int cmd_bench(int argc, char **argv)
+{
     roofline_ask roof = {.context = 512, .peak_flops = 989e12, .peak_bytes = 3350e9}; /* H100 SXM */
-    int rc = 0, end = 0;
+    int rc = 0;
     an_options o;
+    an_error err = {0};
+    bench_line l = {0};
     bench_ask ask = {
         .rows = {1, 2, 4, 8, 16},
         .n_rows = 5,
         .stages = {[AN_STAGE_TEXT] = true, [AN_STAGE_DENOISE] = true, [AN_STAGE_DECODE] = true},
         .seconds = 0.5};
-    const cli_flag flags[] = {
-        {"--model", "-m", &ask.model, NULL, "model id [the first]"},
-        {"--size", NULL, &size, NULL, "WIDTHxHEIGHT [the model's]"},
-        {"--rows", NULL, &rows, NULL, "rows that denoise at once [1,2,4,8,16]"},
-        {"--stage", NULL, &stages, NULL, "of text,denoise,decode,encode [text,denoise,decode]"},
-        {"--seconds", NULL, &seconds, NULL, "to spend on each line, 0 = run it once [0.5]"},
-        {"--only", NULL, &ask.only, NULL, "ops whose line contains this"},
-        {"--no-ops", NULL, NULL, &no_ops, "whole ticks alone"},
-        {"--no-ticks", NULL, NULL, &no_ticks, "ops alone"},
-        {"--json", NULL, NULL, &ask.json, "whole ticks, for machines"},
-        {"--roofline", NULL, NULL, &roofline,
-         "what a tick's ops cost, and the least time a GPU needs for them [on simt, not computed]"},
-        {"--limits", NULL, &limits, NULL, "the GPU's: TFLOP/s,GB/s [989,3350: H100]"},
-        {"--context", NULL, &context, NULL, "tokens before the one that is decoded [512]"},
-        {"--made-up-weights", NULL, NULL, &roof.made_up,
-         "-m is a folder of configs (a path with a slash), its weights are random numbers"},
-        {NULL, NULL, NULL, NULL, NULL}};
-    if (!cli_parse(argc, argv, flags, "usage: anneal bench [options]", &o, NULL, &rc)) return rc;
-    ask.ops = !no_ops;
-    ask.ticks = !no_ticks;
-    bool ok = parse_rows(rows, &ask) && parse_stages(stages, &ask) &&
-              cli_number("--seconds", seconds, 0, 600, &ask.seconds) &&
-              parse_limits(limits, &roof) && cli_int("--context", context, 1, 8192, &roof.context);
-    if (ok && size &&
-        (sscanf(size, "%5dx%5d%n", &ask.width, &ask.height, &end) != 2 || size[end] ||
-         ask.width < 1 || ask.height < 1)) {
-        fprintf(stderr, "anneal: --size: '%s' is not WIDTHxHEIGHT\n", size);
-        ok = false;
-    }
-    if (ok) {
-        an_error err = {0};
+    if (!cli_parse(&cli_bench, argc, argv, &l, &o, NULL, &rc)) return rc;
+    ask.model = l.model;
+    ask.only = l.only;
+    ask.json = l.json;
+    ask.ops = !l.no_ops;
+    ask.ticks = !l.no_ticks;
+    roof.made_up = l.made_up;
+    if (parse_rows(l.rows, &ask) && parse_stages(l.stages, &ask) &&
+        cli_number("--seconds", l.seconds, 0, 600, &ask.seconds) && parse_limits(l.limits, &roof) &&
+        cli_int("--context", l.context, 1, 8192, &roof.context) && parse_size(l.size, &ask)) {
+        if (l.load.url) {
+            an_options_free(&o);
+            return run_load(&l, &ask);
+        }
         an_log_set_level(AN_LOG_WARN);
         cli_default_models(&o);
         const an_status s =
-            roofline ? run_roofline(&ask, &roof, &o, &err) : run_all(&ask, &o, &err);
+            l.roofline ? run_roofline(&ask, &roof, &o, &err) : run_all(&ask, &o, &err);
         if (s != AN_OK) rc = cli_fail(&err);
     } else {
-        rc = 2;
+        rc = CLI_USAGE;
     }
     an_options_free(&o);
     return rc;
 }
+
+#define AT(field) offsetof(bench_line, field)
+static const cli_flag flags[] = {
+    {"--model", "-m", "MODEL", CLI_TEXT, AT(model), "model id [the first]"},
+    {"--size", NULL, "SIZE", CLI_TEXT, AT(size), "WIDTHxHEIGHT [the model's]"},
+    {"--rows", NULL, "LIST", CLI_TEXT, AT(rows), "rows that denoise at once [1,2,4,8,16]"},
+    {"--stage", NULL, "LIST", CLI_TEXT, AT(stages),
+     "of text,denoise,decode,encode [text,denoise,decode]"},
+    {"--seconds", NULL, "X", CLI_TEXT, AT(seconds),
+     "to spend on each line, 0 = run it once [0.5]; of each rate [20]"},
+    {"--only", NULL, "TEXT", CLI_TEXT, AT(only), "ops whose line contains this"},
+    {"--no-ops", NULL, NULL, CLI_SWITCH, AT(no_ops), "whole ticks alone"},
+    {"--no-ticks", NULL, NULL, CLI_SWITCH, AT(no_ticks), "ops alone"},
+    {"--json", NULL, NULL, CLI_SWITCH, AT(json), "whole ticks, for machines"},
+    {"--roofline", NULL, NULL, CLI_SWITCH, AT(roofline),
+     "what a tick's ops cost, and the least time a GPU needs for them [on simt, not computed]"},
+    {"--limits", NULL, "X,Y", CLI_TEXT, AT(limits), "the GPU's: TFLOP/s,GB/s [989,3350: H100]"},
+    {"--context", NULL, "N", CLI_TEXT, AT(context), "tokens before the one that is decoded [512]"},
+    {"--made-up-weights", NULL, NULL, CLI_SWITCH, AT(made_up),
+     "-m is a folder of configs (a path with a slash), its weights are random numbers"},
+    {"--load", NULL, "URL", CLI_TEXT, AT(load.url),
+     "http://HOST:PORT: requests at random (Poisson) to a server, none waits for another"},
+    {"--rate", NULL, "LIST", CLI_TEXT, AT(load.rate),
+     "requests a second, one rate after the other [1,2,4]"},
+    {"--sweep", NULL, NULL, CLI_SWITCH, AT(load.sweep),
+     "doubles the first rate until the server falls behind"},
+    {"--mix", NULL, "X:Y", CLI_TEXT, AT(load.mix),
+     "pictures to chats [equal parts of what is served]"},
+    {"--seed", NULL, "N", CLI_TEXT, AT(load.seed), "of arrivals and prompts [1]"},
+    {"--key", NULL, "KEY", CLI_TEXT, AT(load.key), "the server's API key"},
+    {"--steps", NULL, "N", CLI_TEXT, AT(load.steps), "of a picture [the model's]"},
+    {"--prompt-words", NULL, "N", CLI_TEXT, AT(load.prompt_words), "of a chat's question [64]"},
+    {"--max-tokens", NULL, "N", CLI_TEXT, AT(load.max_tokens), "of a chat's answer [64]"},
+    {"--timeout", NULL, "SECONDS", CLI_TEXT, AT(load.timeout), "until a request is given up [120]"},
+    {"--svg", NULL, "FILE", CLI_TEXT, AT(load.svg), "draws latency against load into this file"},
+    CLI_END};
+const cli_command cli_bench = {"bench",     cmd_bench, "time ops and whole ticks on this machine",
+                               "[options]", NULL,      NULL,
+                               flags,       true};

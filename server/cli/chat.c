@@ -1,9 +1,8 @@
-/* chat.c: `anneal chat`: a conversation in a terminal, or one question from a pipe. The engine runs
- * in this process. Ctrl-C stops the answer, Ctrl-D ends. */
+/* chat.c: `anneal chat`: a conversation in a terminal, or one question from the command line or a
+ * pipe. The engine runs in this process. Ctrl-C stops the answer, Ctrl-D ends. */
 #include "text.h"
 
 #include <errno.h>
-#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -15,6 +14,8 @@ typedef struct chat {
     const an_options *options;
     an_engine *engine;
     const char *model, *system;
+    bool json;  /* each answer is a line of JSON, and alone on standard output */
+    FILE *talk; /* where what is no answer goes: prompts, help */
     json_t *messages;
     json_t *settings; /* temperature and the like, as a request has them */
 } chat;
@@ -43,7 +44,8 @@ static bool ask(chat *c, const char *text)
     json_t *body = json_copy(c->settings);
     json_object_set(body, "messages", c->messages);
     if (c->model) json_object_set_new(body, "model", json_string(c->model));
-    bool ok = cli_text_print(c->options, c->engine, TEXT_CHAT, body, &answer);
+    bool ok = c->json ? cli_text_json(c->options, c->engine, TEXT_CHAT, body, &answer)
+                      : cli_text_print(c->options, c->engine, TEXT_CHAT, body, &answer);
     if (ok && answer)
         add_message(c, "assistant", answer);
     else
@@ -60,7 +62,8 @@ static const char HELP[] = "  /clear   forget what was said\n"
                            "  A line that ends in \\ goes on in the next.\n";
 
 /* Waits for a line of the terminal; false if Ctrl-C came instead. The signal is let in only while
- * waiting: one that came between a look at the flag and a blocking read would be seen a line late. */
+ * waiting: one that came between a look at the flag and a blocking read would be seen a line late.
+ */
 static bool line_is_there(void)
 {
     struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
@@ -68,7 +71,8 @@ static bool line_is_there(void)
     sigemptyset(&closed);
     sigaddset(&closed, SIGINT);
     pthread_sigmask(SIG_BLOCK, &closed, &open);
-    while (!cli_interrupted && ppoll(&in, 1, NULL, &open) < 0 && errno == EINTR) {}
+    while (!cli_interrupted && ppoll(&in, 1, NULL, &open) < 0 && errno == EINTR) {
+    }
     pthread_sigmask(SIG_SETMASK, &open, NULL);
     bool there = !cli_interrupted;
     cli_interrupted = 0;
@@ -76,21 +80,22 @@ static bool line_is_there(void)
 }
 
 /* A line, with those it continues in; NULL at the end of input. Ctrl-C gives "". */
-static char *read_turn(void)
+static char *read_turn(FILE *talk)
 {
     an_buf b;
     char *line = NULL;
     size_t cap = 0;
     an_buf_init(&b, (size_t)16 << 20);
     for (bool more = true; more;) {
-        fputs(b.len ? ". " : "> ", stdout);
-        fflush(stdout);
+        fputs(b.len ? ". " : "> ", talk);
+        fflush(talk);
         if (!line_is_there()) {
-            putchar('\n');
+            fputc('\n', talk);
             an_buf_free(&b);
             break;
         }
-        ssize_t n = getline(&line, &cap, stdin); /* a terminal gives one line a read: none is held */
+        ssize_t n =
+            getline(&line, &cap, stdin); /* a terminal gives one line a read: none is held */
         if (n < 0) {
             free(line);
             an_buf_free(&b);
@@ -108,21 +113,32 @@ static char *read_turn(void)
 
 static int converse(chat *c)
 {
-    printf("%s\n", "anneal chat: /help tells more");
-    for (char *text; (text = read_turn()) != NULL; free(text)) {
+    fputs("anneal chat: /help tells more\n", c->talk);
+    for (char *text; (text = read_turn(c->talk)) != NULL; free(text)) {
         if (!*text) continue;
         if (strcmp(text, "/clear") == 0) {
             clear(c);
         } else if (*text == '/' && text[1] >= 'a' && text[1] <= 'z' && !strchr(text + 1, '/') &&
                    !strchr(text, ' ')) {
-            fputs(HELP, stdout);
+            fputs(HELP, c->talk);
         } else {
             ask(c, text);
-            putchar('\n');
+            if (!c->json) putchar('\n');
         }
     }
-    putchar('\n');
-    return 0;
+    fputc('\n', c->talk);
+    return CLI_OK;
+}
+
+static int answer_one(chat *c, const char *question)
+{
+    if (!*question) {
+        fprintf(stderr, "anneal: nothing was asked\n");
+        return CLI_FAILED;
+    }
+    if (!ask(c, question)) return CLI_FAILED;
+    if (!c->json) putchar('\n');
+    return CLI_OK;
 }
 
 static int answer_pipe(chat *c)
@@ -132,18 +148,47 @@ static int answer_pipe(chat *c)
     size_t n;
     an_buf_init(&b, (size_t)64 << 20);
     while ((n = fread(part, 1, sizeof part, stdin)) > 0) an_buf_add(&b, part, n);
-    while (b.len && b.data[b.len - 1] == '\n') b.data[--b.len] = '\0';
-    int rc = 1;
-    if (b.failed || !b.len)
-        fprintf(stderr, "anneal: %s\n", b.failed ? "too much input" : "nothing was asked");
+    while (b.len && (b.data[b.len - 1] == '\n' || b.data[b.len - 1] == '\r'))
+        b.data[--b.len] = '\0';
+    int rc = CLI_FAILED;
+    if (b.failed)
+        fprintf(stderr, "anneal: too much input\n");
+    else if (b.len && strlen(b.data) < b.len)
+        fprintf(stderr, "anneal: that is no text: byte %zu is 0\n", strlen(b.data) + 1);
     else
-        rc = ask(c, b.data) ? 0 : 1;
-    if (rc == 0) putchar('\n');
+        rc = answer_one(c, b.len ? b.data : "");
     an_buf_free(&b);
     return rc;
 }
 
 /* ---------------------------------------------------------------- command */
+
+static bool add_whole(json_t *settings, const char *name, const char *flag, const char *text,
+                      int min, int max)
+{
+    int v = 0;
+    if (!text) return true;
+    if (!cli_int(flag, text, min, max, &v)) return false;
+    json_object_set_new(settings, name, json_integer(v));
+    return true;
+}
+
+static bool add_seed(json_t *settings, const char *text)
+{
+    int64_t v = 0;
+    if (!text) return true;
+    if (!cli_seed("--seed", text, &v)) return false;
+    json_object_set_new(settings, "seed", json_integer(v));
+    return true;
+}
+
+/* JSON takes nothing else; what it did not take would be missing without a word. */
+static bool is_utf8(const char *flag, const char *text)
+{
+    if (!text || an_utf8_valid(text, strlen(text))) return true;
+    fprintf(stderr, "anneal: %s: that is not UTF-8\n", flag);
+    return false;
+}
 
 static bool add_number(json_t *settings, const char *name, const char *flag, const char *text,
                        double min, double max)
@@ -151,11 +196,11 @@ static bool add_number(json_t *settings, const char *name, const char *flag, con
     double v = 0;
     if (!text) return true;
     if (!cli_number(flag, text, min, max, &v)) return false;
-    json_object_set_new(settings, name, v == floor(v) ? json_integer((json_int_t)v) : json_real(v));
+    json_object_set_new(settings, name, json_real(v));
     return true;
 }
 
-static int run(const an_options *o, chat *c)
+static int run(const an_options *o, chat *c, const char *question)
 {
     an_error err = {0};
     sigset_t signals, before;
@@ -168,7 +213,9 @@ static int run(const an_options *o, chat *c)
     if (s != AN_OK) return cli_fail(&err);
     clear(c);
     int rc;
-    if (isatty(STDIN_FILENO)) {
+    if (question) {
+        rc = answer_one(c, question);
+    } else if (isatty(STDIN_FILENO)) {
         cli_catch_interrupt();
         rc = converse(c);
     } else {
@@ -180,43 +227,67 @@ static int run(const an_options *o, chat *c)
     return rc;
 }
 
-int cmd_chat(int argc, char **argv)
+typedef struct chat_ask {
+    const char *model, *system, *temperature, *top_p, *top_k, *max_tokens, *seed;
+    bool json;
+} chat_ask;
+
+static int cmd_chat(int argc, char **argv)
 {
-    const char *temperature = NULL, *top_p = NULL, *top_k = NULL, *max_tokens = NULL, *seed = NULL;
     int rc = 0;
     an_options o;
-    chat c = {0};
-    const cli_flag flags[] = {
-        {"--model", "-m", &c.model, NULL, "model id [the first that writes text]"},
-        {"--system", NULL, &c.system, NULL, "what the model is told before the conversation"},
-        {"--temperature", "-t", &temperature, NULL, "0 = always the likeliest [the model's]"},
-        {"--top-p", NULL, &top_p, NULL, "0 to 1 [the model's]"},
-        {"--top-k", NULL, &top_k, NULL, "0 = all [the model's]"},
-        {"--answer-tokens", "-n", &max_tokens, NULL, "longest answer [as the context allows]"},
-        {"--seed", NULL, &seed, NULL, "same seed, same answer [random]"},
-        {NULL, NULL, NULL, NULL, NULL}};
-    if (!cli_parse(argc, argv, flags,
-                   "usage: anneal chat [-m MODEL] [--system TEXT] [options]\n\n"
-                   "A conversation in a terminal; or  echo QUESTION | anneal chat",
-                   &o, NULL, &rc))
-        return rc;
-    c.options = &o;
-    c.messages = json_array();
-    c.settings = json_object();
-    if (!add_number(c.settings, "temperature", "--temperature", temperature, 0, 100) ||
-        !add_number(c.settings, "top_p", "--top-p", top_p, 0, 1) ||
-        !add_number(c.settings, "top_k", "--top-k", top_k, 0, 1e9) ||
-        !add_number(c.settings, "max_tokens", "--answer-tokens", max_tokens, 1,
-                    o.engine.max_tokens) ||
-        !add_number(c.settings, "seed", "--seed", seed, -1, 9007199254740992.0)) {
-        rc = 2;
+    const char *question = NULL;
+    chat_ask a = {0};
+    if (!cli_parse(&cli_chat, argc, argv, &a, &o, &question, &rc)) return rc;
+    chat c = {.options = &o,
+              .model = a.model,
+              .system = a.system,
+              .json = a.json,
+              .talk = a.json ? stderr : stdout,
+              .messages = json_array(),
+              .settings = json_object()};
+    if (!is_utf8("--model", a.model) || !is_utf8("--system", a.system) ||
+        !add_number(c.settings, "temperature", "--temperature", a.temperature, 0, 100) ||
+        !add_number(c.settings, "top_p", "--top-p", a.top_p, 0, 1) ||
+        !add_whole(c.settings, "top_k", "--top-k", a.top_k, 0, 1000000000) ||
+        !add_whole(c.settings, "max_tokens", "--answer-tokens", a.max_tokens, 1,
+                   o.engine.max_tokens) ||
+        !add_seed(c.settings, a.seed)) {
+        rc = CLI_USAGE;
     } else {
         an_log_set_level(AN_LOG_WARN);
         cli_default_models(&o);
-        rc = run(&o, &c);
+        rc = run(&o, &c, question);
     }
     json_decref(c.messages);
     json_decref(c.settings);
     an_options_free(&o);
     return rc;
 }
+
+#define AT(field) offsetof(chat_ask, field)
+static const cli_flag flags[] = {
+    {"--model", "-m", "MODEL", CLI_TEXT, AT(model), "model id [the first that writes text]"},
+    {"--system", NULL, "TEXT", CLI_TEXT, AT(system),
+     "what the model is told before the conversation"},
+    {"--temperature", "-t", "X", CLI_TEXT, AT(temperature),
+     "0 = always the likeliest [the model's]"},
+    {"--top-p", NULL, "X", CLI_TEXT, AT(top_p), "0 to 1 [the model's]"},
+    {"--top-k", NULL, "N", CLI_TEXT, AT(top_k), "0 = all [the model's]"},
+    {"--answer-tokens", "-n", "N", CLI_TEXT, AT(max_tokens),
+     "longest answer [as the context allows]"},
+    {"--seed", NULL, "N", CLI_TEXT, AT(seed), "same seed, same answer [random]"},
+    {"--json", NULL, NULL, CLI_SWITCH, AT(json),
+     "for machines: each answer is a line, as /v1/chat/completions answers"},
+    CLI_END};
+const cli_command cli_chat = {"chat",
+                              cmd_chat,
+                              "talk to a language model, in a terminal or through a pipe",
+                              "[QUESTION] [-m MODEL] [--system TEXT] [options]",
+                              "A conversation in a terminal: Ctrl-C stops an answer, Ctrl-D ends. "
+                              "Or one question: anneal chat QUESTION, or from a pipe: echo "
+                              "QUESTION | anneal chat. With --json standard output has the "
+                              "answers alone; an answer that Ctrl-C stopped is none.",
+                              "QUESTION",
+                              flags,
+                              true};

@@ -2,15 +2,29 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define MAX_REST 64
+#define MAX_REST 512
+#define MAX_WORD 64
 
 int cli_fail(const an_error *err)
 {
     fprintf(stderr, "anneal: %s\n", err->message);
-    return 1;
+    return CLI_FAILED;
+}
+
+int cli_print_json(json_t *v)
+{
+    if (!v) {
+        fprintf(stderr, "anneal: no memory for the answer\n");
+        return CLI_FAILED;
+    }
+    json_dumpf(v, stdout, JSON_REAL_PRECISION(9) | JSON_COMPACT);
+    putchar('\n');
+    json_decref(v);
+    return CLI_OK;
 }
 
 static void add_models(an_options *o, const char *dir)
@@ -20,82 +34,189 @@ static void add_models(an_options *o, const char *dir)
     if (o->models[o->n_models]) o->n_models++;
 }
 
+bool cli_cache_models(char *buf, size_t size)
+{
+    const char *home = getenv("HOME"), *cache = getenv("XDG_CACHE_HOME");
+    int n = -1;
+    if (cache && *cache)
+        n = snprintf(buf, size, "%s/anneal/models", cache);
+    else if (home && *home)
+        n = snprintf(buf, size, "%s/.cache/anneal/models", home);
+    return n >= 0 && (size_t)n < size;
+}
+
 void cli_default_models(an_options *o)
 {
     char path[4096];
     if (o->n_models) return;
     if (an_data_path("demo", path, sizeof path)) add_models(o, path);
-    const char *home = getenv("HOME"), *cache = getenv("XDG_CACHE_HOME");
-    if (cache && *cache)
-        snprintf(path, sizeof path, "%s/anneal/models", cache);
-    else
-        snprintf(path, sizeof path, "%s/.cache/anneal/models", home ? home : "");
-    add_models(o, path);
+    if (cli_cache_models(path, sizeof path)) add_models(o, path);
 }
 
-static void print_help(const cli_flag *flags, const char *usage)
+/* ---------------------------------------------------------------- the nearest word */
+
+/* Insertions, deletions, changes and swaps of neighbours between a and b (optimal string
+ * alignment). */
+static int distance(const char *a, const char *b)
 {
-    printf("%s\n\n", usage);
-    for (const cli_flag *f = flags; f->name; f++) {
-        char left[64];
-        snprintf(left, sizeof left, "%s%s%s%s", f->alias ? f->alias : "", f->alias ? ", " : "",
-                 f->name, f->value ? " VALUE" : "");
-        printf("  %-28s %s\n", left, f->help);
+    const int n = (int)strlen(a), m = (int)strlen(b);
+    int d[3][MAX_WORD + 1];
+    if (n > MAX_WORD || m > MAX_WORD) return MAX_WORD;
+    for (int j = 0; j <= m; j++) d[0][j] = j;
+    for (int i = 1; i <= n; i++) {
+        int *now = d[i % 3], *above = d[(i + 2) % 3], *two = d[(i + 1) % 3];
+        now[0] = i;
+        for (int j = 1; j <= m; j++) {
+            int best = above[j - 1] + (a[i - 1] != b[j - 1]);
+            if (above[j] + 1 < best) best = above[j] + 1;
+            if (now[j - 1] + 1 < best) best = now[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+                two[j - 2] + 1 < best)
+                best = two[j - 2] + 1;
+            now[j] = best;
+        }
     }
-    printf("\nOptions of `anneal serve` about devices, models and limits work here too.\n");
+    return d[n % 3][m];
+}
+
+const char *cli_nearest(const char *word, const char *(*name)(const void *ctx, int i),
+                        const void *ctx)
+{
+    const char *best = NULL, *candidate;
+    const size_t len = strlen(word);
+    int least = len > 10 ? 4 : len > 4 ? 3 : 2; /* one more than is forgiven */
+    for (int i = 0; (candidate = name(ctx, i)) != NULL; i++) {
+        const int d = distance(word, candidate);
+        if (d < least) {
+            least = d;
+            best = candidate;
+        }
+    }
+    return best;
+}
+
+/* ---------------------------------------------------------------- parsing */
+
+/* The command's own flags, then those of `anneal serve`. */
+static const char *flag_at(const void *ctx, int i)
+{
+    const cli_command *c = ctx;
+    an_option_info info;
+    for (const cli_flag *f = c->flags; f && f->name; f++)
+        if (i-- == 0) return f->name;
+    for (size_t k = 0; c->serve_options && an_options_at(k, &info); k++)
+        if (info.flag && i-- == 0) return info.flag;
+    return NULL;
+}
+
+static bool is_serve_flag(const cli_command *c, const char *arg, size_t len)
+{
+    an_option_info info;
+    for (size_t k = 0; c->serve_options && an_options_at(k, &info); k++)
+        if (info.flag && strlen(info.flag) == len && memcmp(info.flag, arg, len) == 0) return true;
+    return false;
 }
 
 static const cli_flag *find_flag(const cli_flag *flags, const char *arg, size_t len)
 {
-    for (const cli_flag *f = flags; f->name; f++)
+    for (const cli_flag *f = flags; f && f->name; f++)
         if ((strlen(f->name) == len && memcmp(f->name, arg, len) == 0) ||
             (f->alias && strlen(f->alias) == len && memcmp(f->alias, arg, len) == 0))
             return f;
     return NULL;
 }
 
-static bool usage_error(int *exit_code, const char *what, const char *arg)
+static bool usage_error(const cli_command *c, int *exit_code, const char *what, const char *arg)
 {
-    fprintf(stderr, "anneal: %s '%s'; --help lists the options\n", what, arg);
-    *exit_code = 2;
+    fprintf(stderr, "anneal: %s '%s'; `anneal %s --help` lists the options\n", what, arg, c->name);
+    *exit_code = CLI_USAGE;
     return false;
 }
 
-bool cli_parse(int argc, char **argv, const cli_flag *flags, const char *usage, an_options *o,
-               const char **positional, int *exit_code)
+static bool unknown_flag(const cli_command *c, int *exit_code, const char *arg, size_t len)
 {
-    char *rest[MAX_REST];
-    int n_rest = 0;
+    char word[MAX_WORD + 1];
+    snprintf(word, sizeof word, "%.*s", (int)len, arg);
+    const char *near = cli_nearest(word, flag_at, c);
+    fprintf(stderr, "anneal: unknown option '%s'%s%s%s; `anneal %s --help` lists them\n", arg,
+            near ? " (did you mean " : "", near ? near : "", near ? "?)" : "", c->name);
+    *exit_code = CLI_USAGE;
+    return false;
+}
+
+static bool set_flag(const cli_flag *f, void *into, const char *value)
+{
+    char *field = (char *)into + f->offset;
+    cli_list *list = (cli_list *)(void *)field;
+    if (f->kind == CLI_TEXT) *(const char **)(void *)field = value;
+    if (f->kind == CLI_SWITCH) *(bool *)(void *)field = true;
+    if (f->kind != CLI_LIST) return true;
+    if (list->n == CLI_MAX_LIST) return false;
+    list->item[list->n++] = value;
+    return true;
+}
+
+/* What is read so far. */
+typedef struct parsing {
+    const cli_command *command;
+    void *into;
+    const char *operand;
+    char *rest[MAX_REST]; /* for the serve table */
+    int n_rest;
+    bool no_more_flags; /* after "--" */
+} parsing;
+
+/* argv[*i], and what belongs to it. */
+static bool parse_one(parsing *p, int argc, char **argv, int *i, int *exit_code)
+{
+    char *arg = argv[*i];
+    if (p->no_more_flags || arg[0] != '-' || !arg[1]) {
+        if (!p->command->operand || p->operand)
+            return usage_error(p->command, exit_code, "unexpected argument", arg);
+        p->operand = arg;
+        return true;
+    }
+    if (strcmp(arg, "--") == 0) return p->no_more_flags = true;
+    const char *eq = strchr(arg, '=');
+    const size_t len = eq ? (size_t)(eq - arg) : strlen(arg);
+    const cli_flag *f = find_flag(p->command->flags, arg, len);
+    if (!f && !is_serve_flag(p->command, arg, len))
+        return unknown_flag(p->command, exit_code, arg, len);
+    if (f && f->kind == CLI_SWITCH) {
+        if (eq) return usage_error(p->command, exit_code, "no value is taken by", arg);
+        return set_flag(f, p->into, NULL);
+    }
+    char *value = eq ? arg + len + 1 : *i + 1 < argc ? argv[++*i] : NULL;
+    if (!value) return usage_error(p->command, exit_code, "a value is missing after", arg);
+    if (f)
+        return set_flag(f, p->into, value) ||
+               usage_error(p->command, exit_code, "given too often:", f->name);
+    if (p->n_rest + 2 > MAX_REST)
+        return usage_error(p->command, exit_code, "more options than are read:", arg);
+    p->rest[p->n_rest++] = arg;
+    if (!eq) p->rest[p->n_rest++] = value;
+    return true;
+}
+
+bool cli_parse(const cli_command *c, int argc, char **argv, void *into, an_options *o,
+               const char **operand, int *exit_code)
+{
+    parsing p = {.command = c, .into = into};
     bool help = false;
     an_error err = {0};
-    if (positional) *positional = NULL;
     for (int i = 0; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            print_help(flags, usage);
-            *exit_code = 0;
+        if (!p.no_more_flags && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
+            cli_print_help(c);
+            *exit_code = CLI_OK;
             return false;
         }
-        const char *eq = argv[i][0] == '-' ? strchr(argv[i], '=') : NULL;
-        size_t len = eq ? (size_t)(eq - argv[i]) : strlen(argv[i]);
-        const cli_flag *f = find_flag(flags, argv[i], len);
-        if (f && f->set) {
-            *f->set = true;
-        } else if (f) {
-            *f->value = eq ? eq + 1 : i + 1 < argc ? argv[++i] : NULL;
-            if (!*f->value) return usage_error(exit_code, "a value is missing after", argv[i]);
-        } else if (argv[i][0] != '-' && positional && !*positional) {
-            *positional = argv[i];
-        } else if (argv[i][0] == '-' && n_rest + 2 < MAX_REST) {
-            rest[n_rest++] = argv[i];
-            if (!eq && i + 1 < argc) rest[n_rest++] = argv[++i];
-        } else {
-            return usage_error(exit_code, "unexpected argument", argv[i]);
-        }
+        if (!parse_one(&p, argc, argv, &i, exit_code)) return false;
     }
-    if (an_options_parse(o, n_rest, rest, &help, &err) == AN_OK) return true;
+    if (operand) *operand = p.operand;
+    if (!o || an_options_parse(o, p.n_rest, p.rest, &help, &err) == AN_OK) return true;
     fprintf(stderr, "anneal: %s\n", err.message);
     an_options_free(o);
-    *exit_code = 2;
+    *exit_code = CLI_USAGE;
     return false;
 }
 
@@ -131,5 +252,7 @@ bool cli_int(const char *name, const char *text, int min, int max, int *out)
     double v = *out;
     if (!cli_number(name, text, min, max, &v)) return false;
     *out = (int)v;
-    return true;
+    if (*out == v) return true;
+    fprintf(stderr, "anneal: %s: '%s' is not a whole number\n", name, text);
+    return false;
 }

@@ -1,6 +1,7 @@
 /* generate.c: `anneal generate -p "..." -o x.png`: a picture without a server, with a progress bar.
  * With a language model named by -m it goes on with the prompt as text. */
 #include "api/image_ask.h"
+#include "bar.h"
 #include "text.h"
 
 #include <errno.h>
@@ -27,16 +28,9 @@ static void on_news(void *arg)
 
 static void draw_bar(const an_job_info *i)
 {
-    const int width = 32;
-    int filled = i->steps ? width * i->step / i->steps : 0;
-    fprintf(stderr, "\r  [");
-    for (int k = 0; k < width; k++) fputs(k < filled ? "\u2588" : "\u2591", stderr);
-    fprintf(stderr, "] step %d/%d", i->step, i->steps);
-    if (i->eta_s > 0 && i->step < i->steps)
-        fprintf(stderr, ", %.1f s left  ", i->eta_s);
-    else
-        fprintf(stderr, "               ");
-    fflush(stderr);
+    char left[48] = "";
+    if (i->eta_s > 0 && i->step < i->steps) snprintf(left, sizeof left, ", %.1f s left", i->eta_s);
+    bar_draw(i->steps ? (double)i->step / i->steps : 0, "step %d/%d%s", i->step, i->steps, left);
 }
 
 /* Waits for the last event, drawing the bar when somebody looks. */
@@ -59,7 +53,7 @@ static void wait_for(an_job *job, bool quiet)
     if (!quiet) {
         an_job_get(job, &i);
         draw_bar(&i);
-        fputc('\n', stderr);
+        bar_end();
     }
     pthread_cond_destroy(&w.changed);
     pthread_mutex_destroy(&w.lock);
@@ -96,46 +90,80 @@ static bool output_ok(const char *out, int n)
     return false;
 }
 
-static int write_pictures(an_job *job, const char *out, bool quiet)
+/* How a picture is wanted, besides what the engine is told. */
+typedef struct generate_ask {
+    const char *prompt, *negative, *model, *sampler, *schedule, *spacing;
+    const char *out, *n, *steps, *guidance, *rescale, *seed, *size, *rng, *clip_skip, *tokens;
+    bool quiet, json;
+} generate_ask;
+
+/* What a machine wants to know of finished pictures; files is taken. */
+static int print_pictures(an_job *job, json_t *files)
+{
+    an_job_params p;
+    an_job_info i;
+    an_job_params_get(job, &p);
+    an_job_get(job, &i);
+    json_t *v = json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:f, s:s, s:f, s:o}", "model", p.model,
+                          "prompt", p.prompt, "sampler", p.sampler_class, "steps", p.steps, "width",
+                          p.width, "height", p.height, "guidance_scale", p.guidance_scale, "rng",
+                          p.rng == AN_RNG_CPU ? "cpu" : "gpu", "seconds", i.finished - i.started,
+                          "files", files);
+    if (v && p.negative_prompt)
+        json_object_set_new(v, "negative_prompt", json_string(p.negative_prompt));
+    return cli_print_json(v);
+}
+
+static an_status write_picture(an_job *job, int i, const char *out, const char *name, an_error *err)
+{
+    image_output o = {AN_PNG, 95, false};
+    const char *dot = strrchr(out, '.');
+    an_buf file;
+    if (dot && !an_image_format_parse(dot + 1, &o.format)) o.format = AN_PNG;
+    an_status s = image_file(job, i, &o, &file, err);
+    if (s) return s;
+    FILE *f = strcmp(out, "-") == 0 ? stdout : fopen(name, "wb");
+    bool ok = f && fwrite(file.data, 1, file.len, f) == file.len;
+    if (f && f != stdout) ok &= fclose(f) == 0;
+    an_buf_free(&file);
+    return ok ? AN_OK : an_fail(err, AN_IO, "%s could not be written: %s", name, strerror(errno));
+}
+
+static int write_pictures(an_job *job, const generate_ask *a, bool quiet)
 {
     an_job_params p;
     an_result res;
     an_error err = {0};
-    image_output o = {AN_PNG, 95, false};
-    const char *dot = strrchr(out, '.');
-    if (dot && !an_image_format_parse(dot + 1, &o.format)) o.format = AN_PNG;
+    an_status s = AN_OK;
+    json_t *files = json_array();
     an_job_params_get(job, &p);
-    for (int i = 0; i < p.n; i++) {
+    for (int i = 0; i < p.n && !s; i++) {
         char name[4096];
-        an_buf file;
-        if (image_file(job, i, &o, &file, &err) != AN_OK) return cli_fail(&err);
-        file_name(out, i, p.n, name, sizeof name);
-        FILE *f = strcmp(out, "-") == 0 ? stdout : fopen(name, "wb");
-        bool ok = f && fwrite(file.data, 1, file.len, f) == file.len;
-        if (f && f != stdout) ok &= fclose(f) == 0;
-        an_buf_free(&file);
-        if (!ok) {
-            an_fail(&err, AN_IO, "%s could not be written", name);
-            return cli_fail(&err);
-        }
-        an_job_result(job, i, &res);
+        file_name(a->out, i, p.n, name, sizeof name);
+        s = write_picture(job, i, a->out, name, &err);
+        if (s || !an_job_result(job, i, &res)) continue;
         if (!quiet) fprintf(stderr, "%s: seed %lld\n", name, (long long)res.seed);
+        json_array_append_new(files,
+                              json_pack("{s:s, s:I}", "path", name, "seed", (json_int_t)res.seed));
     }
-    return 0;
+    if (!s && a->json) return print_pictures(job, files);
+    json_decref(files);
+    return s ? cli_fail(&err) : CLI_OK;
 }
 
-static int run(an_engine *engine, const an_image_request *q, const char *out, bool quiet)
+static int run(an_engine *engine, const an_image_request *q, const generate_ask *a)
 {
     an_job *job = NULL;
     an_job_info info;
     an_error err = {0};
+    const bool quiet = a->quiet || !bar_wanted();
     if (an_engine_submit(engine, q, &job, &err) != AN_OK) return cli_fail(&err);
     an_job_get(job, &info);
     if (info.truncated)
         fprintf(stderr, "anneal: the prompt has %zu tokens; its end was cut\n", info.prompt_tokens);
     wait_for(job, quiet);
     an_job_get(job, &info);
-    int rc = info.state == AN_JOB_DONE ? write_pictures(job, out, quiet) : cli_fail(&info.error);
+    int rc = info.state == AN_JOB_DONE ? write_pictures(job, a, quiet) : cli_fail(&info.error);
     an_job_unref(job);
     return rc;
 }
@@ -149,86 +177,87 @@ static bool writes_text(an_engine *e, const char *model)
     return text;
 }
 
-static int run_text(const an_options *o, an_engine *engine, const an_image_request *q)
+static int run_text(const an_options *o, an_engine *engine, const an_image_request *q, int tokens,
+                    bool json)
 {
     json_t *body =
-        json_pack("{s:s,s:s,s:i}", "model", q->model, "prompt", q->prompt, "max_tokens", 256);
-    if (q->seed >= 0) json_object_set_new(body, "seed", json_integer(q->seed));
-    if (!cli_text_print(o, engine, TEXT_COMPLETIONS, body, NULL)) return 1;
+        json_pack("{s:s,s:s,s:i}", "model", q->model, "prompt", q->prompt, "max_tokens", tokens);
+    if (body && q->seed >= 0) json_object_set_new(body, "seed", json_integer(q->seed));
+    if (json) return cli_text_json(o, engine, TEXT_COMPLETIONS, body, NULL) ? CLI_OK : CLI_FAILED;
+    if (!cli_text_print(o, engine, TEXT_COMPLETIONS, body, NULL)) return CLI_FAILED;
     putchar('\n');
-    return 0;
+    return CLI_OK;
 }
 
-int cmd_generate(int argc, char **argv)
+/* ---------------------------------------------------------------- command */
+
+static bool read_size(const char *text, an_image_request *q)
 {
-    const char *out = "anneal.png", *n = NULL, *steps = NULL, *guidance = NULL, *rescale = NULL,
-               *seed = NULL, *size = NULL, *rng = NULL, *clip_skip = NULL;
-    bool quiet = false;
-    int rc = 0;
-    an_options o;
-    an_image_request q;
-    an_image_request_default(&q);
-    const cli_flag flags[] = {
-        {"--prompt", "-p", &q.prompt, NULL, "what to draw"},
-        {"--output", "-o", &out, NULL,
-         "file: .png, .jpg or .webp; - = standard output [anneal.png]"},
-        {"--negative-prompt", NULL, &q.negative_prompt, NULL, "what not to draw"},
-        {"--model", "-m", &q.model, NULL, "model id [the first]"},
-        {"--size", NULL, &size, NULL, "WIDTHxHEIGHT [the model's]"},
-        {"--steps", "-s", &steps, NULL, "denoising steps [the model's]"},
-        {"--guidance-scale", "-g", &guidance, NULL,
-         "classifier-free guidance, 0 to 100 [the model's]"},
-        {"--guidance-rescale", NULL, &rescale, NULL, "0 to 1 [0]"},
-        {"--sampler", NULL, &q.sampler, NULL, "diffusers class, k-diffusion or A1111 name"},
-        {"--schedule", NULL, &q.schedule, NULL, "karras, exponential, beta, lu, ..."},
-        {"--timestep-spacing", NULL, &q.timestep_spacing, NULL, "linspace, leading or trailing"},
-        {"--seed", NULL, &seed, NULL, "same seed, same picture [random]"},
-        {"--rng", NULL, &rng, NULL, "noise as torch draws it: gpu or cpu [gpu]"},
-        {"--clip-skip", NULL, &clip_skip, NULL, "stop the text encoder N layers early"},
-        {"-n", NULL, &n, NULL, "pictures [1]"},
-        {"--quiet", "-q", NULL, &quiet, "no progress bar"},
-        {NULL, NULL, NULL, NULL, NULL}};
-    if (!cli_parse(argc, argv, flags,
-                   "usage: anneal generate -p PROMPT [-o FILE] [options]\n\n"
-                   "With -m LANGUAGE-MODEL the prompt is continued as text, up to 256 tokens; "
-                   "`anneal chat` converses.",
-                   &o, q.prompt ? NULL : &q.prompt, &rc))
-        return rc;
-    bool ok = cli_int("-n", n, 1, o.engine.max_n, &q.n) &&
-              cli_int("--steps", steps, 1, o.engine.max_steps, &q.steps) &&
-              cli_number("--guidance-scale", guidance, 0, 100, &q.guidance_scale) &&
-              cli_number("--guidance-rescale", rescale, 0, 1, &q.guidance_rescale) &&
-              cli_int("--clip-skip", clip_skip, 1, 64, &q.clip_skip) &&
-              cli_seed("--seed", seed, &q.seed);
     int end = 0;
-    if (ok && size && (sscanf(size, "%5dx%5d%n", &q.width, &q.height, &end) != 2 || size[end])) {
-        fprintf(stderr, "anneal: --size: '%s' is not WIDTHxHEIGHT\n", size);
-        ok = false;
+    if (!text || (sscanf(text, "%5dx%5d%n", &q->width, &q->height, &end) == 2 && !text[end]))
+        return true;
+    fprintf(stderr, "anneal: --size: '%s' is not WIDTHxHEIGHT\n", text);
+    return false;
+}
+
+/* From the command line to a request; false after saying what is wrong. */
+static bool read_ask(const generate_ask *a, const an_options *o, an_image_request *q, int *tokens)
+{
+    q->prompt = a->prompt;
+    q->negative_prompt = a->negative;
+    q->model = a->model;
+    q->sampler = a->sampler;
+    q->schedule = a->schedule;
+    q->timestep_spacing = a->spacing;
+    q->client = "cli";
+    if (!cli_int("-n", a->n, 1, o->engine.max_n, &q->n) ||
+        !cli_int("--steps", a->steps, 1, o->engine.max_steps, &q->steps) ||
+        !cli_number("--guidance-scale", a->guidance, 0, 100, &q->guidance_scale) ||
+        !cli_number("--guidance-rescale", a->rescale, 0, 1, &q->guidance_rescale) ||
+        !cli_int("--clip-skip", a->clip_skip, 1, 64, &q->clip_skip) ||
+        !cli_int("--answer-tokens", a->tokens, 1, o->engine.max_tokens, tokens) ||
+        !cli_seed("--seed", a->seed, &q->seed) || !read_size(a->size, q) ||
+        !output_ok(a->out, q->n))
+        return false;
+    if (a->rng && strcmp(a->rng, "cpu") != 0 && strcmp(a->rng, "gpu") != 0) {
+        fprintf(stderr, "anneal: --rng: '%s' is not gpu or cpu\n", a->rng);
+        return false;
     }
-    ok = ok && output_ok(out, q.n);
-    if (ok && rng && strcmp(rng, "cpu") != 0 && strcmp(rng, "gpu") != 0) {
-        fprintf(stderr, "anneal: --rng: '%s' is not gpu or cpu\n", rng);
-        ok = false;
-    }
-    if (ok && !q.prompt) {
+    if (!q->prompt) {
         fprintf(stderr, "anneal: what to draw? -p \"red apple\"\n");
-        ok = false;
+        return false;
     }
-    if (!ok) {
+    if (a->json && strcmp(a->out, "-") == 0) {
+        fprintf(stderr, "anneal: --json and --output -: standard output takes one of them\n");
+        return false;
+    }
+    q->rng = a->rng && strcmp(a->rng, "cpu") == 0 ? AN_RNG_CPU : AN_RNG_GPU;
+    return true;
+}
+
+static int cmd_generate(int argc, char **argv)
+{
+    int rc = 0, tokens = 256;
+    const char *operand = NULL;
+    an_options o;
+    an_error err = {0};
+    an_engine *engine = NULL;
+    an_image_request q;
+    generate_ask a = {.out = "anneal.png"};
+    an_image_request_default(&q);
+    if (!cli_parse(&cli_generate, argc, argv, &a, &o, &operand, &rc)) return rc;
+    if (!a.prompt) a.prompt = operand;
+    if (!read_ask(&a, &o, &q, &tokens)) {
         an_options_free(&o);
-        return 2;
+        return CLI_USAGE;
     }
-    q.rng = rng && strcmp(rng, "cpu") == 0 ? AN_RNG_CPU : AN_RNG_GPU;
-    q.client = "cli";
     an_log_set_level(AN_LOG_WARN);
     cli_default_models(&o);
-    an_engine *engine = NULL;
-    an_error err = {0};
     if (an_engine_new(&o.engine, &engine, &err) != AN_OK) {
         rc = cli_fail(&err);
     } else {
-        rc = writes_text(engine, q.model) ? run_text(&o, engine, &q)
-                                          : run(engine, &q, out, quiet || !isatty(STDERR_FILENO));
+        rc = writes_text(engine, q.model) ? run_text(&o, engine, &q, tokens, a.json)
+                                          : run(engine, &q, &a);
         an_engine_stop(engine, 0);
         chat_prompt_clear();
         an_engine_free(engine);
@@ -236,3 +265,40 @@ int cmd_generate(int argc, char **argv)
     an_options_free(&o);
     return rc;
 }
+
+#define AT(field) offsetof(generate_ask, field)
+static const cli_flag flags[] = {
+    {"--prompt", "-p", "TEXT", CLI_TEXT, AT(prompt), "what to draw"},
+    {"--output", "-o", "FILE", CLI_TEXT, AT(out),
+     "file: .png, .jpg or .webp; - = standard output [anneal.png]"},
+    {"--negative-prompt", NULL, "TEXT", CLI_TEXT, AT(negative), "what not to draw"},
+    {"--model", "-m", "MODEL", CLI_TEXT, AT(model), "model id [the first]"},
+    {"--size", NULL, "SIZE", CLI_TEXT, AT(size), "WIDTHxHEIGHT [the model's]"},
+    {"--steps", "-s", "N", CLI_TEXT, AT(steps), "denoising steps [the model's]"},
+    {"--guidance-scale", "-g", "X", CLI_TEXT, AT(guidance),
+     "classifier-free guidance, 0 to 100 [the model's]"},
+    {"--guidance-rescale", NULL, "X", CLI_TEXT, AT(rescale), "0 to 1 [0]"},
+    {"--sampler", NULL, "NAME", CLI_TEXT, AT(sampler),
+     "diffusers class, k-diffusion or A1111 name"},
+    {"--schedule", NULL, "NAME", CLI_TEXT, AT(schedule), "karras, exponential, beta, lu, ..."},
+    {"--timestep-spacing", NULL, "linspace|leading|trailing", CLI_TEXT, AT(spacing),
+     "which of the trained timesteps are taken [the model's]"},
+    {"--seed", NULL, "N", CLI_TEXT, AT(seed), "same seed, same picture [random]"},
+    {"--rng", NULL, "gpu|cpu", CLI_TEXT, AT(rng), "noise as torch draws it [gpu]"},
+    {"--clip-skip", NULL, "N", CLI_TEXT, AT(clip_skip), "stop the text encoder N layers early"},
+    {"-n", NULL, "N", CLI_TEXT, AT(n), "pictures [1]"},
+    {"--answer-tokens", NULL, "N", CLI_TEXT, AT(tokens), "of a language model: longest text [256]"},
+    {"--quiet", "-q", NULL, CLI_SWITCH, AT(quiet), "no progress bar"},
+    {"--json", NULL, NULL, CLI_SWITCH, AT(json),
+     "tell what was made, for machines: files and seeds, or the text as /v1/completions answers"},
+    CLI_END};
+const cli_command cli_generate = {
+    "generate",
+    cmd_generate,
+    "make a picture, or go on with a text, without a server",
+    "-p PROMPT [-o FILE] [options]",
+    "Makes a picture without a server. With -m and a language model the prompt is continued as "
+    "text; `anneal chat` converses.",
+    "PROMPT",
+    flags,
+    true};

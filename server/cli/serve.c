@@ -10,18 +10,39 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* Every connection is a file descriptor; the soft limit is often 1024. */
-static void raise_file_limit(const an_options *o)
+#define USUAL_CONNECTIONS 4096
+#define OTHER_FILES       128 /* models, logs */
+#define FILES_OF_A_THREAD 2   /* of HTTP */
+
+/* Every connection is a file descriptor, and the soft limit is often 1024: it is raised as far as
+ * need be. A number of connections that was asked for is insisted on; otherwise what can be had
+ * does. */
+static an_status raise_file_limit(an_options *o, an_error *err)
 {
     struct rlimit r;
-    if (getrlimit(RLIMIT_NOFILE, &r) != 0) return;
-    if (r.rlim_cur < r.rlim_max) {
-        r.rlim_cur = r.rlim_max;
+    bool asked = o->max_connections > 0;
+    if (!asked) o->max_connections = USUAL_CONNECTIONS;
+    const rlim_t others = OTHER_FILES + FILES_OF_A_THREAD * (rlim_t)an_server_threads(o);
+    rlim_t need = (rlim_t)o->max_connections + others;
+    if (getrlimit(RLIMIT_NOFILE, &r) != 0) return AN_OK;
+    if (r.rlim_cur < need && r.rlim_cur < r.rlim_max) {
+        r.rlim_cur = need < r.rlim_max ? need : r.rlim_max;
         setrlimit(RLIMIT_NOFILE, &r);
+        if (getrlimit(RLIMIT_NOFILE, &r) != 0) return AN_OK;
     }
-    if (r.rlim_cur < (rlim_t)o->max_connections + 64)
-        an_log(AN_LOG_WARN, "%d connections are allowed, but only %llu open files (ulimit -n)",
-               o->max_connections, (unsigned long long)r.rlim_cur);
+    if (r.rlim_cur >= need) return AN_OK;
+    if (asked || r.rlim_cur <= others)
+        return an_fail(err, AN_INVALID,
+                       "--max-connections %d needs %llu open files, and this process may have %llu "
+                       "(hard limit): raise it (ulimit -Hn, LimitNOFILE= of systemd, --ulimit "
+                       "nofile= of Docker) or ask for fewer",
+                       o->max_connections, (unsigned long long)need,
+                       (unsigned long long)r.rlim_cur);
+    o->max_connections = (int)(r.rlim_cur - others);
+    an_log(AN_LOG_WARN,
+           "at most %d connections: this process may have %llu open files (ulimit -Hn)",
+           o->max_connections, (unsigned long long)r.rlim_cur);
+    return AN_OK;
 }
 
 /* What a person looks for first: which device, which models, and why one is not served. */
@@ -56,52 +77,75 @@ static void log_start(an_engine *e)
                             "that with --models");
 }
 
-static void print_help(void)
+/* Where a browser on this machine finds the page; who listens to all addresses has this one too. */
+static void log_page(const an_options *o, const an_gate *gate, int port)
 {
-    an_buf b;
-    an_buf_init(&b, 1 << 20);
-    an_buf_str(&b,
-               "usage: anneal serve [options]\n\n"
-               "Serves pictures and text over HTTP: OpenAI's /v1/images/generations,\n"
-               "/v1/chat/completions and /v1/completions, jobs with progress, A1111's /sdapi/v1\n"
-               "and llama-server's /completion.\n");
-    an_options_help(&b);
-    an_buf_str(&b, "\nNormally:  anneal serve --host 0.0.0.0 --models /srv/models\n");
-    fputs(b.data ? b.data : "", stdout);
-    an_buf_free(&b);
+    const char *host = o->host;
+    if (strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0) host = "127.0.0.1";
+    bool ip6 = strchr(host, ':') != NULL;
+    an_log(AN_LOG_INFO, "open %s://%s%s%s:%d/ in a browser", gate->tls ? "https" : "http",
+           ip6 ? "[" : "", host, ip6 ? "]" : "", port);
 }
 
 /* A second signal ends the process at once. */
 static void *second_signal(void *set)
 {
-    int sig;
-    sigwait(set, &sig);
+    int sig = SIGHUP;
+    while (sig == SIGHUP) sigwait(set, &sig);
     an_log(AN_LOG_WARN, "second signal: leaving at once");
     _exit(1);
 }
 
-static int serve_until_signal(const an_options *o, sigset_t *signals)
+/* SIGHUP renews what files hold; but whoever closes the terminal wants to end what runs in it. Then
+ * the kernel sends it, or a shell passes it on: the terminal is gone before either does. Whoever
+ * sends it to a server whose terminal is there asks for fresh keys. */
+static int wait_for_end(an_gate *gate, sigset_t *signals)
+{
+    siginfo_t info;
+    bool terminal = isatty(STDERR_FILENO);
+    for (;;) {
+        int sig = sigwaitinfo(signals, &info);
+        if (sig < 0) continue; /* EINTR: a debugger's */
+        if (sig != SIGHUP) return sig;
+        if (terminal && (info.si_code == SI_KERNEL || !isatty(STDERR_FILENO))) return sig;
+        an_log(AN_LOG_INFO, "%s: reading keys and certificate, opening the access log anew",
+               strsignal(sig));
+        an_gate_reload(gate);
+    }
+}
+
+static int key_jobs(void *gate, const char *client)
+{
+    return an_keys_max_jobs(((an_gate *)gate)->keys, client);
+}
+
+/* Serves until the end; o's engine options get the gate's limits. */
+static int serve_behind(an_options *o, an_gate *gate, int fd, sigset_t *signals)
 {
     an_engine *engine = NULL;
     an_server *server = NULL;
     an_error err = {0};
-    int sig = 0, fd = -1;
     pthread_t watcher;
-    if (an_server_listen(o, &fd, &err) != AN_OK) return cli_fail(&err);
+    o->engine.client_jobs = key_jobs;
+    o->engine.client_ctx = gate;
     if (an_engine_new(&o->engine, &engine, &err) != AN_OK) {
         close(fd);
         return cli_fail(&err);
     }
     log_start(engine);
-    if (an_server_start(o, fd, engine, &server, &err) != AN_OK) {
+    if (an_server_start(o, fd, gate, engine, &server, &err) != AN_OK) {
         an_engine_stop(engine, 0);
         an_engine_free(engine);
         return cli_fail(&err);
     }
     bool ip6 = strchr(o->host, ':') != NULL;
-    an_log(AN_LOG_INFO, "listening on http://%s%s%s:%d", ip6 ? "[" : "", o->host, ip6 ? "]" : "",
-           an_server_port(server));
-    sigwait(signals, &sig);
+    an_log(AN_LOG_INFO, "listening on %s://%s%s%s:%d", gate->tls ? "https" : "http", ip6 ? "[" : "",
+           o->host, ip6 ? "]" : "", an_server_port(server));
+    log_page(o, gate, an_server_port(server));
+    if (gate->loopback)
+        an_log(AN_LOG_INFO, "only this machine can reach it; --host 0.0.0.0 and a key (--api-key, "
+                            "--api-key-file) let others in");
+    int sig = wait_for_end(gate, signals);
     an_log(AN_LOG_INFO, "%s: finishing running jobs, at most %g s", strsignal(sig), o->grace_s);
     if (pthread_create(&watcher, NULL, second_signal, signals) == 0) pthread_detach(watcher);
     an_engine_stop(engine, o->grace_s); /* new jobs get 503 meanwhile: the socket stays open */
@@ -114,33 +158,60 @@ static int serve_until_signal(const an_options *o, sigset_t *signals)
     return 0;
 }
 
-int cmd_serve(int argc, char **argv)
+static int serve_until_signal(an_options *o, sigset_t *signals)
+{
+    an_gate *gate = NULL;
+    an_error err = {0};
+    int fd = -1;
+    if (an_server_listen(o, &fd, &err) != AN_OK) return cli_fail(&err);
+    an_status s = an_gate_open(o, &gate, &err);
+    if (s == AN_OK) s = an_gate_check_address(gate, fd, &err);
+    int rc = 1;
+    if (s == AN_OK) {
+        rc = serve_behind(o, gate, fd, signals);
+    } else {
+        close(fd);
+        cli_fail(&err);
+    }
+    an_gate_close(gate);
+    return rc;
+}
+
+static int cmd_serve(int argc, char **argv)
 {
     an_options o;
+    int rc = 0;
     an_error err = {0};
-    bool help;
     sigset_t signals;
-    if (an_options_parse(&o, argc, argv, &help, &err) != AN_OK) {
-        an_options_free(&o);
-        fprintf(stderr, "anneal: %s\n", err.message);
-        return 2;
-    }
-    if (help) {
-        print_help();
-        an_options_free(&o);
-        return 0;
-    }
+    if (!cli_parse(&cli_serve, argc, argv, NULL, &o, NULL, &rc)) return rc;
     an_log_level level = AN_LOG_INFO;
     an_log_parse_level(o.log_level, &level);
     an_log_set_level(level);
     cli_default_models(&o);
-    raise_file_limit(&o);
+    if (raise_file_limit(&o, &err) != AN_OK) {
+        an_options_free(&o);
+        return cli_fail(&err);
+    }
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&signals); /* blocked before any thread starts, so that only sigwait sees them */
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    int rc = serve_until_signal(&o, &signals);
+    rc = serve_until_signal(&o, &signals);
     an_options_free(&o);
     return rc;
 }
+
+const cli_command cli_serve = {
+    "serve",
+    cmd_serve,
+    "serve pictures and text over HTTP",
+    "[options]",
+    "Serves pictures and text over HTTP: OpenAI's /v1/images/generations, /v1/chat/completions and "
+    "/v1/completions, jobs with progress, A1111's /sdapi/v1 and llama-server's /completion. "
+    "Normally: anneal serve --models /srv/models; for others: anneal serve --models /srv/models "
+    "--host 0.0.0.0 --api-key-file keys",
+    NULL,
+    NULL,
+    true};

@@ -62,7 +62,8 @@ static size_t print_new(an_job *job, size_t from)
     return t.text_len;
 }
 
-static void print_job(an_job *job)
+/* Until the job ends; what grows is written, or not. */
+static void follow(an_job *job, bool print)
 {
     waiter w = {.news = true};
     size_t out = 0;
@@ -72,9 +73,9 @@ static void print_job(an_job *job)
     while (!an_job_finished(job)) {
         wait_for_news(&w);
         if (cli_interrupted) an_job_cancel(job);
-        out = print_new(job, out);
+        if (print) out = print_new(job, out);
     }
-    print_new(job, out);
+    if (print) print_new(job, out);
     an_job_unwatch(job, handle);
     pthread_cond_destroy(&w.changed);
     pthread_mutex_destroy(&w.lock);
@@ -90,26 +91,53 @@ static bool finish(an_job *job, char **answer)
     return info.state != AN_JOB_FAILED;
 }
 
-bool cli_text_print(const an_options *o, an_engine *e, text_dialect d, json_t *body, char **answer)
+/* Submits body (taken) and waits for its end. NULL after printing what is wrong; a finished or
+ * cancelled ask is the caller's. */
+static text_ask *answer_ask(const an_options *o, an_engine *e, text_dialect d, json_t *body,
+                            bool print, char **answer)
 {
     an_error err = {0};
     text_limits limits;
     text_limits_of(o, e, &limits);
-    text_ask *a = text_ask_new(d, body);
-    if (answer) *answer = NULL;
-    if (!a) return false;
+    text_ask *a = body ? text_ask_new(d, body) : NULL;
+    if (!a) {
+        fprintf(stderr, "anneal: no memory for the question\n");
+        return NULL;
+    }
     an_status s =
         d == TEXT_CHAT ? chat_parse(a, &limits, &err) : completions_parse(a, &limits, &err);
     if (s == AN_OK) s = text_submit(a, e, "cli", &err);
     bool ok = s == AN_OK;
     if (ok) {
-        print_job(a->jobs[0]);
+        follow(a->jobs[0], print);
         ok = finish(a->jobs[0], answer);
         an_job_forget(a->jobs[0]);
     } else {
         cli_fail(&err);
     }
     cli_interrupted = 0;
+    if (ok) return a;
+    text_ask_free(a);
+    return NULL;
+}
+
+bool cli_text_print(const an_options *o, an_engine *e, text_dialect d, json_t *body, char **answer)
+{
+    if (answer) *answer = NULL;
+    text_ask *a = answer_ask(o, e, d, body, true, answer);
+    text_ask_free(a);
+    return a != NULL;
+}
+
+bool cli_text_json(const an_options *o, an_engine *e, text_dialect d, json_t *body, char **answer)
+{
+    an_error err = {0};
+    if (answer) *answer = NULL;
+    text_ask *a = answer_ask(o, e, d, body, false, answer);
+    json_t *v = a ? text_answer(a, &err) : NULL;
+    if (a && !v) cli_fail(&err);
+    const bool ok = v && cli_print_json(v) == CLI_OK;
+    fflush(stdout); /* who reads a conversation from a pipe waits for the line */
     text_ask_free(a);
     return ok;
 }

@@ -16,5 +16,7 @@ void cli_catch_interrupt(void);
  * standard output while it grows. *answer (may be NULL) is the whole text, malloc'ed. False after
  * printing what is wrong. */
 bool cli_text_print(const an_options *o, an_engine *e, text_dialect d, json_t *body, char **answer);
+/* The same, but nothing is written until the whole answer is: as the dialect's route has it. */
+bool cli_text_json(const an_options *o, an_engine *e, text_dialect d, json_t *body, char **answer);
 
 #endif

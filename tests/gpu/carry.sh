@@ -12,12 +12,15 @@ to="${1:-build-carry}"
 libraries="
 PkgConfig::JANSSON jansson jansson.h
 PkgConfig::MHD microhttpd microhttpd.h
+PkgConfig::GNUTLS gnutls gnutls/gnutls.h
+PkgConfig::CURL curl-gnutls curl/curl.h
 PkgConfig::PNG png16 png.h
 PkgConfig::WEBP webp webp/encode.h
 PkgConfig::WEBP webpmux webp/mux.h
 PkgConfig::JPEG jpeg jpeglib.h
 PkgConfig::PCRE2 pcre2-8 pcre2.h
 PkgConfig::ZLIB z zlib.h
+PkgConfig::YAML yaml yaml.h
 UNISTRING unistring uninorm.h"
 
 give_up() { echo "carry.sh: $*" >&2; exit 1; }

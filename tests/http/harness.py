@@ -1,6 +1,6 @@
 """What the HTTP suites share: a server of their own, requests, PNG pixels, golden tensors.
 Only Python's standard library, so that a bare Debian runs it."""
-import atexit, base64, http.client, json, os, signal, socket, struct, subprocess, sys, tempfile, threading, time, zlib
+import atexit, base64, http.client, json, os, re, signal, socket, struct, subprocess, sys, tempfile, threading, time, unittest, venv, zlib
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), '..', '..'))
 ANNEAL = os.environ.get('ANNEAL_BINARY', os.path.join(ROOT, 'build', 'anneal'))
@@ -14,13 +14,55 @@ def patience(seconds):
     return seconds * (10 if SLOW or DEVICE == 'simt' else 3)
 
 
-class Server:
-    """`anneal serve` on a free port; stop() sends SIGTERM and returns the exit code."""
+def skip(why):
+    print('SKIP:', why, flush=True)
+    raise unittest.SkipTest(why)
 
-    def __init__(self, *args, env=None, wait=True):
+
+def python_with(*packages):
+    """A Python that has the packages, in a virtual environment beside the binary, made once."""
+    name = 'venv-' + '-'.join(packages).replace('==', '-')
+    home = os.path.join(os.path.dirname(os.path.abspath(ANNEAL)), name)
+    python = os.path.join(home, 'bin', 'python')
+    done = os.path.join(home, 'complete')
+    if os.path.exists(done):
+        return python
+    try:
+        venv.create(home, with_pip=True, clear=True)
+        subprocess.run([python, '-m', 'pip', 'install', '-q', '--disable-pip-version-check',
+                        '--retries', '1', '--timeout', '20', *packages],
+                       check=True, capture_output=True, text=True, timeout=240)
+    except (OSError, subprocess.SubprocessError) as e:
+        skip(f'{" ".join(packages)} could not be installed: {getattr(e, "stderr", None) or e}')
+    open(done, 'w').close()
+    return python
+
+
+def wait_for(what, seconds=20):
+    """What what() says as soon as that is true; what it says is false when patience has ended."""
+    until = time.time() + patience(seconds)
+    while True:
+        got = what()
+        if got or time.time() >= until:
+            return got
+        time.sleep(0.02)
+
+
+def must_come(what, why='it must come', seconds=60):
+    """wait_for, and a failure of the test when it is in vain."""
+    got = wait_for(what, seconds)
+    assert got, 'in vain: ' + why
+    return got
+
+
+class Server:
+    """`anneal serve` on a free port; stop() sends SIGTERM and returns the exit code. limits() is called in the new process,
+    before the server: a place for setrlimit."""
+
+    def __init__(self, *args, env=None, wait=True, limits=None):
         self.log = tempfile.NamedTemporaryFile('w+', suffix='.log', delete=False)
         device = ['--device', DEVICE] if '--device' not in args else []
-        self.process = subprocess.Popen([ANNEAL, 'serve', '--port', '0', *device, *args], stderr=self.log,
+        self.process = subprocess.Popen([ANNEAL, 'serve', '--port', '0', *device, *args], stderr=self.log, preexec_fn=limits,
                                         env={**os.environ, 'HOME': '/nonexistent', 'XDG_CACHE_HOME': '', **(env or {})})
         atexit.register(self.kill)
         self.port = self.wait_for_port()
@@ -34,9 +76,9 @@ class Server:
     def wait_for_port(self):
         until = time.time() + patience(30)
         while time.time() < until and self.process.poll() is None:
-            for line in self.output().splitlines():
-                if 'listening on http://' in line:
-                    return int(line.rsplit(':', 1)[1])
+            found = re.search(r'listening on http.*:(\d+)\n', self.output())  # the whole line
+            if found:
+                return int(found[1])
             time.sleep(0.02)
         raise RuntimeError('the server did not start:\n' + self.output())
 
@@ -50,8 +92,17 @@ class Server:
             time.sleep(0.05)
         raise RuntimeError('the server did not become ready:\n' + self.output())
 
-    def connect(self, timeout=patience(60)):
-        return http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
+    def connect(self, timeout=patience(60), room=None, source=None):
+        """A connection, from an address of this machine; with room, of whose answer the system keeps no more than about so many
+        bytes until they are read."""
+        c = http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout, source_address=source and (source, 0))
+        if room:
+            c.sock = socket.socket()
+            c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+            c.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)  # as far away as the server's buffer is small
+            c.sock.settimeout(timeout)
+            c.sock.connect(('127.0.0.1', self.port))
+        return c
 
     def raw(self, method, path, body=None, headers=None, timeout=patience(60)):
         """(status, headers, bytes)"""
@@ -196,5 +247,13 @@ def compare(a, b):
     d = [abs(x - y) for x, y in zip(a, b)]
     return max(d), sum(d) / len(d)
 
+
+TINY = dict(prompt='owl', steps=1, size='32x32', guidance_scale=1, seed=1)
+
+# A job for servers with MAY_BE_LONG. It takes minutes, so that it is still there after whatever else a test does, on a fast
+# machine and with a test that stands still for a while; and its ticks are short, so that it is cancelled soon.
+MAY_BE_LONG = ['--max-steps', '1000']
+LONG = dict(prompt='owl', steps=1000, n=4, size='128x128' if SLOW else '256x256')
+LONG_ALONE = dict(LONG, n=1, size='128x128' if SLOW else '512x512')
 
 APPLE = dict(prompt='red apple on a blue background', seed=1)

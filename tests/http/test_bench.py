@@ -2,7 +2,7 @@
 import json, os, subprocess, unittest
 from harness import ANNEAL, ROOT, patience
 
-LAUNCHES_SD15 = 524  # of a denoising tick
+LAUNCHES_SD15 = 341  # of a denoising tick
 SHAPES = os.path.join(ROOT, 'kernels', 'bench', 'shapes')
 
 

@@ -1,5 +1,5 @@
 """The clients people have: OpenAI's Python package, and curl as README shows it."""
-import base64, os, re, shutil, subprocess, sys, textwrap, unittest, venv
+import base64, os, re, shutil, subprocess, sys, textwrap, unittest
 sys.path.insert(0, os.path.dirname(__file__))
 from text_models import *
 
@@ -11,35 +11,12 @@ def setUpModule():
     global SERVER, TEXT, FOLDER
     FOLDER = models()
     SERVER = Server('--api-key', 'sesame', '--models', os.path.join(ROOT, 'weights', 'demo'))
-    TEXT = Server('--api-key', 'sesame', '--models', FOLDER, '--dtype', 'f32')
+    TEXT = Server('--api-key', 'sesame', '--models', FOLDER, '--dtype', 'f32', '--keepalive', '3600')  # curl's output is compared
 
 
 def tearDownModule():
     assert SERVER.stop() == 0 and TEXT.stop() == 0
     shutil.rmtree(FOLDER)
-
-
-def skip(why):
-    print('SKIP:', why, flush=True)
-    raise unittest.SkipTest(why)
-
-
-def python_with(package):
-    """A Python that has the package, in a virtual environment beside the binary, made once."""
-    home = os.path.join(os.path.dirname(os.path.abspath(ANNEAL)), 'venv-' + package.replace('==', '-'))
-    python = os.path.join(home, 'bin', 'python')
-    done = os.path.join(home, 'complete')
-    if os.path.exists(done):
-        return python
-    try:
-        venv.create(home, with_pip=True, clear=True)
-        subprocess.run([python, '-m', 'pip', 'install', '-q', '--disable-pip-version-check',
-                        '--retries', '1', '--timeout', '20', package],
-                       check=True, capture_output=True, text=True, timeout=240)
-    except (OSError, subprocess.SubprocessError) as e:
-        skip(f'{package} could not be installed: {getattr(e, "stderr", None) or e}')
-    open(done, 'w').close()
-    return python
 
 
 class OpenAI(unittest.TestCase):
@@ -54,7 +31,7 @@ class OpenAI(unittest.TestCase):
                 return base64.b64decode(b64).startswith(b'\\x89PNG')
             '''
         p = subprocess.run([python_with(OPENAI), '-W', 'error', '-c', textwrap.dedent(head) + textwrap.dedent(script)],
-                           capture_output=True, text=True, timeout=120)
+                           capture_output=True, text=True, timeout=patience(120))
         self.assertEqual(p.returncode, 0, p.stderr)
         return p.stdout
 
@@ -241,6 +218,82 @@ class OpenAIText(unittest.TestCase):
             ''')
 
 
+class Crowded(unittest.TestCase):
+    """A queue of one: what is too much is RateLimitError, and asking again helps."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server('--api-key', 'sesame', '--models', os.path.join(ROOT, 'weights', 'demo'), '--max-queue', '1',
+                            '--max-running', '1', *MAY_BE_LONG)
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.server.stop() == 0
+
+    def start(self, script, retries):
+        head = f'''
+            import openai
+            client = openai.OpenAI(base_url='http://127.0.0.1:{self.server.port}/v1', api_key='sesame', max_retries={retries})
+            ask = dict(model='emoji', prompt='owl', size='32x32', extra_body=dict(seed=1, steps=1))
+            '''
+        return subprocess.Popen([python_with(OPENAI), '-W', 'error', '-c', textwrap.dedent(head) + textwrap.dedent(script)],
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def job(self, state):
+        """A job that takes long, once it is in that state."""
+        key = {'Authorization': 'Bearer sesame'}
+        job = self.server.post('/v1/jobs', dict(LONG_ALONE, kind='image'), key)[1]['id']
+        until = time.time() + patience(30)
+        while self.server.get('/v1/jobs/' + job, key)[1]['state'] != state:
+            self.assertLess(time.time(), until)
+            time.sleep(.02)
+        return lambda: self.server.delete('/v1/jobs/' + job, key)
+
+    def refused(self):
+        _, _, text = self.server.raw('GET', '/metrics', headers={'Authorization': 'Bearer sesame'})
+        return int(re.search(r'anneal_http_requests_total\{code="429"\} (\d+)', text.decode()).group(1))
+
+    def test_rate_limit(self):
+        stop_running, stop_waiting = self.job('running'), self.job('queued')
+        p = self.start('''
+            try:
+                client.images.generate(**ask)
+            except openai.RateLimitError as e:
+                assert e.status_code == 429 and e.code == 'queue_full' and e.type == 'rate_limit_error', e.body
+                assert int(e.response.headers['retry-after']) >= 1
+            else:
+                raise SystemExit('no error')
+            ''', 0)
+        out = p.communicate(timeout=patience(60))[0]
+        self.assertEqual(p.returncode, 0, out)
+        before = self.refused()
+        p = self.start("print(len(client.images.generate(**ask).data))", 100)
+        until = time.time() + patience(60)
+        while self.refused() == before:  # until it was refused once
+            self.assertLess(time.time(), until)
+            self.assertIsNone(p.poll())
+            time.sleep(.02)
+        stop_waiting()
+        stop_running()
+        out = p.communicate(timeout=patience(60))[0]
+        self.assertEqual((p.returncode, out), (0, '1\n'))
+
+    def test_deadline_and_stopping(self):
+        """504 and 503 are InternalServerError, with the server's words."""
+        stop_running = self.job('running')
+        p = self.start('''
+            try:
+                client.images.generate(**dict(ask, extra_body=dict(steps=150, deadline_ms=50)))
+            except openai.InternalServerError as e:
+                assert e.status_code == 504 and e.code == 'deadline_exceeded' and 'deadline' in e.message, e.body
+            else:
+                raise SystemExit('no error')
+            ''', 0)
+        out = p.communicate(timeout=patience(60))[0]
+        stop_running()
+        self.assertEqual(p.returncode, 0, out)
+
+
 class Curl(unittest.TestCase):
     def test_chat_of_readme(self):
         if not shutil.which('curl'):
@@ -249,7 +302,7 @@ class Curl(unittest.TestCase):
             command = re.search(r'^ *(curl -N localhost:8080/v1/chat/completions(?:.*\\\n)*.*)$', f.read(), re.M).group(1)
         command = command.replace('localhost:8080', f"-sH 'Authorization: Bearer sesame' 127.0.0.1:{TEXT.port}")
         command = command.replace('{"messages"', '{"model":"tiny","max_tokens":5,"messages"')
-        out = subprocess.run(['bash', '-c', command], check=True, timeout=120, capture_output=True, text=True).stdout
+        out = subprocess.run(['bash', '-c', command], check=True, timeout=patience(120), capture_output=True, text=True).stdout
         self.assertTrue(out.startswith('data: {') and out.endswith('data: [DONE]\n\n'), out)
 
     def test_readme(self):
@@ -261,7 +314,7 @@ class Curl(unittest.TestCase):
             command = re.search(r'^ *(curl -s localhost:8080/v1/images/generations(?:.*\\\n)*.*)$', f.read(), re.M).group(1)
         command = command.replace('localhost:8080', f"-H 'Authorization: Bearer sesame' 127.0.0.1:{SERVER.port}")
         with tempfile.TemporaryDirectory() as d:
-            subprocess.run(['bash', '-c', 'set -o pipefail; ' + command], cwd=d, check=True, timeout=120)
+            subprocess.run(['bash', '-c', 'set -o pipefail; ' + command], cwd=d, check=True, timeout=patience(120))
             with open(os.path.join(d, 'apple.png'), 'rb') as f:
                 w, h, pixels = png_pixels(f.read())
         middle, corner = pixels[(h // 2 * w + w // 2) * 3:][:3], pixels[:3]

@@ -54,17 +54,21 @@ class Lanes(unittest.TestCase):
         self.assertEqual(server.stop(), 0)
 
     def test_lost(self):
-        """Some launch fails for good, in a picture or in a text."""
+        """Some launch fails for good, in a picture or in a text. What ran is not to be tried on other servers: 500."""
         server = self.serve('memory=256M,fail=2000')
         ask = dict(CHAT, stream=False)
         jobs = [in_background(lambda path=path, body=body: server.post(path, body)) for path, body in
                 [('/v1/images/generations', dict(PICTURE, steps=100)), ('/v1/chat/completions', dict(ask, max_tokens=200))]]
+        seen = set()
         for thread, out in jobs:
             thread.join()
             status, answer = out[0]
-            self.assertEqual(status, 503, answer)
+            seen.add(status)
+            self.assertEqual(answer['error']['code'], 'device')
             self.assertTrue(answer['error']['message'].startswith('device lost: '), answer)
             self.assertIn('ECC', answer['error']['message'])
+        self.assertIn(500, seen)
+        self.assertLessEqual(seen, {500, 503})  # one of them may have come too late
         status, headers, data = server.raw('GET', '/health')
         health = json.loads(data)
         self.assertEqual((status, health['status'], headers.get('retry-after')), (503, 'device_failed', None))

@@ -1,17 +1,15 @@
 """HTTP itself, on bare sockets: what a careless or hostile client does to a connection, and what the
 server holds against it. No test here needs a good picture, so all are small."""
-import base64, json, os, re, socket, subprocess, sys, threading, time, unittest
+import base64, contextlib, json, os, re, socket, subprocess, sys, threading, time, unittest
 sys.path.insert(0, os.path.dirname(__file__))
 from harness import *
 
 SERVER = None
-TINY = dict(prompt='owl', steps=1, size='32x32', guidance_scale=1, seed=1)
-LONG = dict(prompt='owl', steps=150, n=4, size='256x256')
 
 
 def setUpModule():
     global SERVER
-    SERVER = Server('--max-body-bytes', '1M', '--keepalive', '0.2', '--max-sse', '8')
+    SERVER = Server('--max-body-bytes', '1M', *MAY_BE_LONG, '--keepalive', '0.2', '--max-sse', '8', '--allow-host', '*')
 
 
 def tearDownModule():
@@ -21,7 +19,7 @@ def tearDownModule():
 class Wire:
     """A connection that sends exactly what it is told and reads whole answers."""
 
-    def __init__(self, server=None, timeout=60):
+    def __init__(self, server=None, timeout=patience(60)):
         self.sock = socket.create_connection(('127.0.0.1', (server or SERVER).port), timeout=timeout)
         self.rest = b''
 
@@ -60,15 +58,6 @@ class Wire:
 
     def close(self):
         self.sock.close()
-
-
-def wait_for(what, seconds=patience(10)):
-    until = time.time() + seconds
-    while time.time() < until:
-        if what():
-            return True
-        time.sleep(.02)
-    return False
 
 
 class Connections(unittest.TestCase):
@@ -117,7 +106,7 @@ class Connections(unittest.TestCase):
             self.assertGreater(int(headers['content-length']), 10)
         w.request('OPTIONS', '/v1/images/generations')
         status, headers, _ = w.answer()
-        self.assertEqual((status, headers['allow']), (204, 'POST'))
+        self.assertEqual((status, headers['allow']), (204, 'POST, OPTIONS'))
         self.assertNotIn('access-control-allow-origin', headers)
         w.request('OPTIONS', '/nowhere')
         self.assertEqual(w.answer()[0], 404)
@@ -165,13 +154,14 @@ class Bodies(unittest.TestCase):
         ws = []
         for k in range(40):
             w = Wire(s)
-            w.send('POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n' + 'a' * 100000)
+            with contextlib.suppress(ConnectionError):  # where this test stood still for longer than the time-out
+                w.send('POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n' + 'a' * 100000)
             if k % 2:
                 w.close()
             else:
                 ws.append(w)
-        self.assertGreater(s.metrics()['anneal_http_held_bytes'], 1000000)
-        self.assertTrue(wait_for(lambda: s.metrics()['anneal_http_held_bytes'] == 0))
+        self.assertTrue(wait_for(lambda: s.metrics()['anneal_http_body_bytes_total'] > 1000000, 10))
+        self.assertTrue(wait_for(lambda: s.metrics()['anneal_http_held_bytes'] == 0, 10))
         for w in ws:
             w.close()
         self.assertEqual(s.stop(), 0)
@@ -183,7 +173,7 @@ class Bodies(unittest.TestCase):
             w = Wire(s)
             w.send('POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n' + ' ' * 250000)
             ws.append(w)
-        self.assertTrue(wait_for(lambda: s.metrics()['anneal_http_body_bytes_total'] >= 16 * 250000))
+        self.assertTrue(wait_for(lambda: s.metrics()['anneal_http_body_bytes_total'] >= 16 * 250000, 10))
         self.assertLess(s.metrics()['anneal_http_held_bytes'], 1 << 20)
         for w in ws:
             w.send(b' ' * 250000)
@@ -223,15 +213,15 @@ class HangUps(unittest.TestCase):
             w.request('POST', '/v1/images/generations', dict(LONG, stream=k % 2 == 1), key)
             ws.append(w)
         listed = lambda: SERVER.get('/v1/jobs', {'Authorization': 'Bearer hanger'})[1]['data']
-        self.assertTrue(wait_for(lambda: len(listed()) == 6))
+        self.assertTrue(wait_for(lambda: len(listed()) == 6, 10))
         for k, w in enumerate(ws):
             if k % 3 == 0:  # reset instead of a farewell
                 w.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b'\1\0\0\0\0\0\0\0')
             w.close()
-        self.assertTrue(wait_for(lambda: not listed()))
+        self.assertTrue(wait_for(lambda: not listed(), 10))
         self.assertEqual(self.cancelled(), before + 6)
         SERVER.delete('/v1/jobs/' + blocker)
-        self.assertTrue(wait_for(lambda: SERVER.metrics()['anneal_http_waiting'] == 0))
+        self.assertTrue(wait_for(lambda: SERVER.metrics()['anneal_http_waiting'] == 0, 10))
 
     def test_while_the_answer_is_made(self):
         for _ in range(30):
@@ -239,7 +229,7 @@ class HangUps(unittest.TestCase):
             w.request('POST', '/v1/images/generations', dict(TINY, size='256x256'))
             time.sleep(.002)
             w.close()
-        self.assertTrue(wait_for(lambda: SERVER.metrics()['anneal_http_waiting'] == 0))
+        self.assertTrue(wait_for(lambda: SERVER.metrics()['anneal_http_waiting'] == 0, 10))
         self.assertEqual(SERVER.post('/v1/images/generations', TINY)[0], 200)
 
     def test_links_of_a_stream_nobody_reads(self):
@@ -249,7 +239,7 @@ class HangUps(unittest.TestCase):
             w.request('POST', '/v1/images/generations', dict(TINY, n=4, stream=True, response_format='url'))
             w.head()
             w.close()
-        self.assertTrue(wait_for(lambda: SERVER.metrics()['anneal_http_streams'] == 0))
+        self.assertTrue(wait_for(lambda: SERVER.metrics()['anneal_http_streams'] == 0, 10))
 
 
 class Streams(unittest.TestCase):
@@ -259,7 +249,7 @@ class Streams(unittest.TestCase):
         w = Wire()
         w.request('GET', f'/v1/jobs/{queued}/events')
         self.assertEqual(w.head()[0], 200)
-        self.assertTrue(wait_for(lambda: w.fill() and (b'keep-alive' in w.rest or b'event: step' in w.rest)))
+        self.assertTrue(wait_for(lambda: w.fill() and (b'keep-alive' in w.rest or b'event: step' in w.rest), 10))
         w.close()
         SERVER.delete('/v1/jobs/' + job)
         SERVER.delete('/v1/jobs/' + queued)
@@ -279,28 +269,29 @@ class Streams(unittest.TestCase):
         for k in ws + [w]:
             k.close()
         SERVER.delete('/v1/jobs/' + job)
-        self.assertTrue(wait_for(lambda: SERVER.metrics()['anneal_http_streams'] == 0))
+        self.assertTrue(wait_for(lambda: SERVER.metrics()['anneal_http_streams'] == 0, 10))
 
     def test_a_slow_reader_costs_bounded_memory(self):
         """Previews of every step, none of which is read: the job ends, the buffer stays small."""
-        w = Wire()
+        s = Server('--idle-timeout', '3600')
+        w = Wire(s)
         w.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
         w.request('POST', '/v1/images/generations',
                   dict(TINY, size='128x128', steps=60, partial_images=60, stream=True))
         self.assertEqual(w.head()[0], 200)
-        most, done = 0, False
-        until = time.time() + (patience(30) if SLOW else 50)  # the idle time-out is 60
-        while time.time() < until and not done:
-            m = SERVER.metrics()
-            most = max(most, m['anneal_http_held_bytes'])
-            done = m['anneal_jobs_running'] == 0
-            time.sleep(.02)
-        self.assertTrue(done, 'the job waits for its reader')
-        self.assertLess(most, 4 << 20)
+        held = []
+
+        def done():
+            m = s.metrics()
+            held.append(m['anneal_http_held_bytes'])
+            return m['anneal_jobs_total{state="done"}'] == 1
+        must_come(done, 'the job does not wait for its reader')
+        self.assertLess(max(held), 4 << 20)
         w.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         while b'image_generation.completed' not in w.rest[-100000:]:
             self.assertTrue(w.fill(), 'the stream was cut off')
         w.close()
+        self.assertEqual(s.stop(), 0)
 
 
 class Words(unittest.TestCase):
@@ -386,13 +377,14 @@ class Keys(unittest.TestCase):
         # nothing of a stranger's body is kept, and nothing is told of paths
         w = Wire(s)
         w.send('POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n' + ' ' * 50000)
-        self.assertTrue(wait_for(lambda: 'anneal_http_body_bytes_total 50000\n' in s.raw('GET', '/metrics', headers={'Authorization': 'Bearer other'})[2].decode()))
+        self.assertTrue(wait_for(lambda: 'anneal_http_body_bytes_total 50000\n' in s.raw('GET', '/metrics', headers={'Authorization': 'Bearer other'})[2].decode(), 10))
         self.assertIn('anneal_http_held_bytes 0\n', s.raw('GET', '/metrics', headers={'Authorization': 'Bearer other'})[2].decode())
         w.send(b' ' * 10000)
         self.assertEqual(w.answer()[0], 401)
         w.request('GET', '/nowhere')
         self.assertEqual(w.answer()[0], 401)
-        w.request('OPTIONS', '/v1/jobs', b'', 'Origin: https://example.org', 'Access-Control-Request-Headers: authorization,x-stainless-os')
+        w.request('OPTIONS', '/v1/jobs', b'', 'Origin: https://example.org', 'Access-Control-Request-Method: POST',
+                  'Access-Control-Request-Headers: authorization,x-stainless-os')
         status, headers, _ = w.answer()
         self.assertEqual((status, headers['access-control-allow-headers']), (204, 'authorization,x-stainless-os'))
         self.assertEqual(headers['access-control-allow-origin'], 'https://example.org')
@@ -401,7 +393,7 @@ class Keys(unittest.TestCase):
 
 
 class Starting(unittest.TestCase):
-    def run_binary(self, *args, timeout=60):
+    def run_binary(self, *args, timeout=patience(60)):
         p = subprocess.run([ANNEAL, *args], capture_output=True, text=True, timeout=timeout)
         return p.returncode, p.stdout, p.stderr
 

@@ -39,13 +39,17 @@ TEST(flags_and_environment)
     setenv("ANNEAL_MAX_QUEUE", "7", 1);
     setenv("ANNEAL_PORT", "99", 1);
     setenv("ANNEAL_MODELS", "/env", 1);
+    setenv("ANNEAL_API_KEY", "env", 1);
+    setenv("ANNEAL_TRUSTED_PROXY", "10.0.0.1,10.0.0.2", 1);
     setenv("ANNEAL_HOST", "", 1); /* empty = not set */
     REQUIRE(parse(&o, &err,
                   ARGS("--port", "0", "--max-body-bytes=2M", "--models", "/a", "--models", "/b",
                        "--api-key", "x,y", "--grace", "1.5", "--dtype=f32")) == AN_OK);
     CHECK(o.port == 0 && o.engine.max_queue == 7 && o.max_body_bytes == 2 << 20);
-    CHECK(o.n_models == 2 && o.n_api_keys == 2);
+    CHECK(o.n_models == 2 && o.n_api_keys == 2 && o.n_trusted_proxies == 2);
     CHECK_STR(o.models[0], "/a"); /* the command line replaces the environment's */
+    CHECK_STR(o.api_keys[0], "x");
+    CHECK_STR(o.trusted_proxies[1], "10.0.0.2");
     CHECK_STR(o.models[1], "/b");
     CHECK_STR(o.api_keys[1], "y");
     CHECK_STR(o.host, "127.0.0.1");
@@ -62,6 +66,7 @@ TEST(flags_and_environment)
     CHECK(strstr(err.message, "ANNEAL_API_KEY") != NULL);
     an_options_free(&o);
     unsetenv("ANNEAL_API_KEY");
+    unsetenv("ANNEAL_TRUSTED_PROXY");
     unsetenv("ANNEAL_PORT");
     unsetenv("ANNEAL_MODELS");
     unsetenv("ANNEAL_HOST");
