@@ -1,9 +1,9 @@
 """Load of language models: wrk, and 256 streams that come and go; fair shares; nothing is left behind."""
-import json, os, random, shutil, sys, threading, time, unittest
+import json, os, random, shutil, sys, tempfile, threading, time, unittest
 sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), '..', 'http'))
 from text_models import *
-from test_load import SECONDS, wrk
+from test_load import HERE, SECONDS, wrk, wrk_script
 
 FOLDER = None
 
@@ -101,13 +101,13 @@ class Load(unittest.TestCase):
     def test_fair_shares(self):
         """One key with 60 requests at once, another with one after the other: the second does not wait for the first."""
         s = serve('--max-sequences', '4')
-        long = dict(model='tiny', prompt='a', max_tokens=400, ignore_eos=True)
+        long = dict(model='tiny', prompt='a', max_tokens=100, n=4, ignore_eos=True)
         crowd = [threading.Thread(target=s.post, args=('/v1/completions', long, {'Authorization': 'Bearer crowd'})) for _ in range(60)]
         for t in crowd:
             t.start()
-        time.sleep(0.1)
+        must_come(lambda: s.metrics()['anneal_sequences_waiting'] >= 120, 'half of the crowd waits')
         start = time.time()
-        self.assertEqual(s.post('/v1/completions', dict(long, max_tokens=20), {'Authorization': 'Bearer one'})[0], 200)
+        self.assertEqual(s.post('/v1/completions', dict(long, max_tokens=20, n=1), {'Authorization': 'Bearer one'})[0], 200)
         alone = time.time() - start
         for t in crowd:
             t.join()
@@ -115,6 +115,16 @@ class Load(unittest.TestCase):
         print(f'one request beside 60 of another key: {alone:.2f} s of {whole:.2f} s', flush=True)
         self.assertLess(alone, whole / 2)
         self.assertEqual(s.stop(), 0)
+
+    @unittest.skipUnless(shutil.which('wrk'), 'SKIP: wrk is not installed')
+    def test_chat_script(self):
+        with tempfile.TemporaryDirectory() as folder:
+            add_model(folder, 'tiny', template=CHATML)
+            s = Server('--dtype', 'f32', '--models', folder)
+            counts, errors, out = wrk_script(s, os.path.join(HERE, 'chat.lua'), 16, 2)
+            print('wrk, chats:', counts, flush=True)
+            self.assertEqual((set(counts), errors[:3]), ({200}, [0, 0, 0]), out)
+            self.assertEqual(s.stop(), 0)
 
     @unittest.skipUnless(shutil.which('wrk'), 'SKIP: wrk is not installed')
     def test_wrk(self):
