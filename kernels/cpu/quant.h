@@ -70,6 +70,20 @@ static inline int64_t an_quant_panel_bytes(an_dtype format, int64_t k)
     return k / 32 * (l.head + l.body) + k / 256 * l.super;
 }
 
+/* What kernels that take two panels fetch ahead, of both: the next two, or further on in long ones.
+ * The hardware's own guesses are for one run of addresses, not for two that take turns. */
+static inline int64_t an_quant_ahead(int64_t stride)
+{
+    return 2 * stride < 12288 ? 2 * stride : 2048;
+}
+static inline void an_quant_fetch(const uint8_t *p, const uint8_t *q, int bytes)
+{
+    for (int i = 0; i < bytes; i += 64) {
+        __builtin_prefetch(p + i);
+        __builtin_prefetch(q + i);
+    }
+}
+
 /* Activations of `rows` rows of a tile, 8 bits: for each block of 32, one after the other
  *     int8 q[rows][32], float scale[rows], float scale * sum[rows], int16 sums of halves[rows][2]
  */

@@ -57,6 +57,21 @@ INLINE vbytes look_up(const int8_t *table, vbytes at)
     for (int i = 0; i < 64; i++) at[i] = (uint8_t)table[at[i] & 15];
     return at;
 }
+INLINE vints small_ints(const uint8_t *p, const uint8_t *q, bool sign)
+{
+    vints v;
+    for (int i = 0; i < 16; i++) {
+        const uint8_t b = i < 8 ? p[i] : q[i - 8];
+        v[i] = sign ? (int8_t)b : b;
+    }
+    return v;
+}
+INLINE vints pair_ints(const uint8_t *p, const uint8_t *q, const int which)
+{
+    vints v;
+    for (int i = 0; i < 16; i++) v[i] = (int8_t)(i < 8 ? p : q - 16)[2 * i + which];
+    return v;
+}
 #else
 #include <immintrin.h>
 #define PIECE INLINE
@@ -85,6 +100,22 @@ INLINE vbytes look_up(const int8_t *table, vbytes at)
 {
     const __m128i t = _mm_loadu_si128((const __m128i *)(const void *)table);
     return (vbytes)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), (__m512i)at);
+}
+/* A byte of each of 8 outputs from p, then from q. */
+INLINE vints small_ints(const uint8_t *p, const uint8_t *q, bool sign)
+{
+    const __m128i a = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    const __m128i b = _mm_loadl_epi64((const __m128i *)(const void *)q);
+    const __m128i all = _mm_unpacklo_epi64(a, b);
+    return (vints)(sign ? _mm512_cvtepi8_epi32(all) : _mm512_cvtepu8_epi32(all));
+}
+/* The same from pairs of signed bytes: the first or the second of each. */
+INLINE vints pair_ints(const uint8_t *p, const uint8_t *q, const int which)
+{
+    const __m128i a = _mm_loadu_si128((const __m128i *)(const void *)p);
+    const __m128i b = _mm_loadu_si128((const __m128i *)(const void *)q);
+    const __m256i all = _mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1);
+    return (vints)_mm512_cvtepi16_epi32(all) << (which ? 16 : 24) >> 24;
 }
 #endif
 
@@ -163,17 +194,6 @@ typedef struct scales {
     vints small[2], min[2]; /* of each half of 32 */
 } scales;
 
-/* Every `step`th byte of 8 outputs from p, then from q. */
-INLINE vints small_ints(const uint8_t *p, const uint8_t *q, int step, bool sign)
-{
-    vints v;
-    for (int i = 0; i < 8; i++) {
-        v[i] = sign ? (int8_t)p[step * i] : p[step * i];
-        v[8 + i] = sign ? (int8_t)q[step * i] : q[step * i];
-    }
-    return v;
-}
-
 /* The scales of eight blocks, which lie at p and `stride` on; what comes after them. */
 INLINE const uint8_t *super_of(const an_quant_layout l, const uint8_t *p, int64_t stride,
                                vfloats *d, vfloats *m)
@@ -192,17 +212,17 @@ PIECE void scales_of(const an_dtype f, const vfloats *super_d, const vfloats *su
     if (f == AN_Q4_0) s.m = s.d * -8.0f;
     if (f == AN_Q5_0) s.m = s.d * -16.0f;
     if (f == AN_Q4_K || f == AN_Q5_K) {
-        s.d = *super_d * to_floats(small_ints(p, q, 1, false));
-        s.m = *super_m * to_floats(small_ints(p + 8, q + 8, 1, false));
+        s.d = *super_d * to_floats(small_ints(p, q, false));
+        s.m = *super_m * to_floats(small_ints(p + 8, q + 8, false));
     }
-    if (f == AN_IQ4_XS) s.d = *super_d * to_floats(small_ints(p, q, 1, true));
+    if (f == AN_IQ4_XS) s.d = *super_d * to_floats(small_ints(p, q, true));
     if (of_16(f)) {
-        s.small[0] = small_ints(p, q, 2, true);
-        s.small[1] = small_ints(p + 1, q + 1, 2, true);
+        s.small[0] = pair_ints(p, q, 0);
+        s.small[1] = pair_ints(p, q, 1);
     }
     if (f == AN_Q2_K) {
-        s.min[0] = small_ints(p + 16, q + 16, 2, true);
-        s.min[1] = small_ints(p + 17, q + 17, 2, true);
+        s.min[0] = pair_ints(p + 16, q + 16, 0);
+        s.min[1] = pair_ints(p + 16, q + 16, 1);
     }
     *to = s;
 }

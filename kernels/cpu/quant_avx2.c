@@ -272,18 +272,6 @@ INLINE __m256 add_block(const an_dtype f, const int M, int m, const scales *s, _
     return acc;
 }
 
-/* What is read soon, of both panels: the next two, or further on in long ones. The hardware's own
- * guesses are for one run of addresses, not for two that take turns. */
-#define AHEAD      2048
-#define AHEAD_MOST 12288
-INLINE void fetch(const uint8_t *p, const uint8_t *q, int bytes)
-{
-    for (int i = 0; i < bytes; i += 64) {
-        __builtin_prefetch(p + i);
-        __builtin_prefetch(q + i);
-    }
-}
-
 /* out[row][2][8] of R rows from `first` on of a tile of M. */
 INLINE void run_panel_of(const an_dtype f, const int M, const int R, const int first,
                          const uint8_t *p, int64_t stride, int64_t blocks, const char *x,
@@ -293,7 +281,7 @@ INLINE void run_panel_of(const an_dtype f, const int M, const int R, const int f
     const int run = run_of(f);
     const __m256i ones = _mm256_set1_epi16(1);
     const uint8_t *q = p + stride;
-    const int64_t ahead = 2 * stride < AHEAD_MOST ? 2 * stride : AHEAD;
+    const int64_t ahead = an_quant_ahead(stride);
     __m256 super_d[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
     __m256 super_m[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
 #define BEGIN(i) __m256 acc##i = _mm256_setzero_ps();
@@ -308,7 +296,7 @@ INLINE void run_panel_of(const an_dtype f, const int M, const int R, const int f
         const int64_t n = l.super ? 8 : blocks;
         blocks -= n;
         for (int64_t b = 0; b < n; b++, x += AN_QUANT_X * M) {
-            if (first == 0) fetch(p + ahead, q + ahead, l.head + l.body);
+            if (first == 0) an_quant_fetch(p + ahead, q + ahead, l.head + l.body);
             const scales s[2] = {scales_of(f, super_d[0], super_m[0], p),
                                  scales_of(f, super_d[1], super_m[1], q)};
 #define NO_SUM(i) __m256i part##i = _mm256_setzero_si256(), sum##i = part##i;

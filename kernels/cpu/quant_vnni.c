@@ -11,11 +11,13 @@ INLINE void run_panel_of(const an_dtype f, const int M, const uint8_t *p, int64_
                          int64_t blocks, const char *x, float *out)
 {
     const an_quant_layout l = an_quant_layout_of(f);
+    const int64_t ahead = an_quant_ahead(stride);
     vfloats super_d = {0}, super_m = {0};
 #define BEGIN(m) vfloats acc##m = {0};
     ROWS(BEGIN)
     for (int64_t i = 0; i < blocks; i++, p += l.head + l.body, x += AN_QUANT_X * M) {
         if (l.super && i % 8 == 0) p = super_of(l, p, stride, &super_d, &super_m);
+        an_quant_fetch(p + ahead, p + stride + ahead, l.head + l.body);
         scales s;
         scales_of(f, &super_d, &super_m, p, p + stride, &s);
         const uint8_t *body = p + l.head;
