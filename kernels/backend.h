@@ -115,7 +115,8 @@ typedef enum an_isa {
     AN_ISA_GENERIC = 0, /* x86-64-v2, or any other machine */
     AN_ISA_AVX2,        /* AVX2, FMA, F16C */
     AN_ISA_AVX512,      /* F, BW, VL, DQ */
-    AN_ISA_AMX          /* AVX512_BF16, AMX-TILE, AMX-BF16, and the kernel granted the tiles */
+    AN_ISA_BF16,        /* AVX512_BF16 */
+    AN_ISA_AMX          /* AMX-TILE, AMX-BF16, and the kernel granted the tiles */
 } an_isa;
 
 struct an_device {

@@ -158,7 +158,8 @@ static an_status choose_isa(const char *cap, an_isa *out, const char **why, an_e
         return AN_OK;
     }
     return an_fail_param(err, AN_INVALID, "isa",
-                         "unknown instruction set '%s': there are auto, generic, avx2, avx512, amx",
+                         "unknown instruction set '%s': there are auto, generic, avx2, avx512, "
+                         "avx512_bf16, amx",
                          cap);
 }
 
@@ -310,7 +311,7 @@ void an_device_parallel(an_device *d, int64_t tasks,
 
 an_dtype an_device_best_dtype(const an_device *d)
 {
-    return d->backend->open || d->isa >= AN_ISA_AMX ? AN_BF16 : AN_F32;
+    return d->backend->open || d->isa >= AN_ISA_BF16 ? AN_BF16 : AN_F32;
 }
 
 size_t an_device_memory_bytes(const an_device *d)

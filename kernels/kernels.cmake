@@ -1,5 +1,5 @@
 # The kernels room: dispatch and the plain-C reference, and the CPU filling. Files whose name ends
-# in _avx2, _avx512, _vnni or _amx are compiled for that instruction set and only entered after cpuid said
+# in _avx2, _avx512, _vnni, _bf16 or _amx are compiled for that instruction set and only entered after cpuid said
 # so; everything else is x86-64-v2, so that the binary starts anywhere.
 file(GLOB AN_KERNEL_SRCS CONFIGURE_DEPENDS kernels/*.c kernels/ref/*.c kernels/cpu/*.c
      kernels/bench/*.c)
@@ -32,6 +32,9 @@ foreach(src ${AN_KERNEL_SRCS})
   elseif(src MATCHES "_vnni\\.c$")
     set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
       "${AN_WIDE};-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mprefer-vector-width=512")
+  elseif(src MATCHES "_bf16\\.c$")
+    set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
+      "${AN_WIDE};-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mprefer-vector-width=512")
   elseif(src MATCHES "_amx\\.c$")
     set_source_files_properties(${src} PROPERTIES COMPILE_OPTIONS
       "${AN_WIDE};-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mavx512vnni;-mamx-tile;-mamx-bf16;-mamx-int8;-mprefer-vector-width=512")

@@ -23,7 +23,8 @@ typedef struct an_device_options {
      * "simt" (the GPU's kernels on the CPU, thread by thread: for tests), "ref" (plain C, the
      * oracle); NULL = auto */
     const char *device;
-    const char *isa;    /* cap for the CPU: "auto", "generic", "avx2", "avx512", "amx"; NULL = auto */
+    /* Cap for the CPU: "auto", "generic", "avx2", "avx512", "avx512_bf16", "amx"; NULL = auto */
+    const char *isa;
     const char *gemm;   /* who does CPU GEMM and convolution: "auto", "own", "onednn"; NULL = auto */
     int threads;        /* 0 = one per core this process may use */
     const char *graphs; /* launches that come again (an_lane_repeat) are recorded: "auto", "off" */

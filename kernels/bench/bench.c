@@ -466,9 +466,10 @@ static an_status measure(an_device *d, const bench_case *c, const char *name, do
 
 an_status an_bench_peaks(an_device *d, an_dtype dtype, double *flops, double *bytes, an_error *err)
 {
-    an_peak_fn *const fns[] = {an_peak_generic, an_peak_avx2, an_peak_avx512, an_peak_amx};
+    an_peak_fn *const fns[] = {an_peak_generic, an_peak_avx2, an_peak_avx512, an_peak_bf16,
+                               an_peak_amx};
     an_isa isa = d->isa;
-    if (isa == AN_ISA_AMX && dtype != AN_BF16) isa = AN_ISA_AVX512;
+    if (isa > AN_ISA_AVX512 && dtype != AN_BF16) isa = AN_ISA_AVX512;
     *flops = peak_flops(d, fns[isa]);
     *bytes = peak_bytes(d);
     if (*flops <= 0 || *bytes <= 0)

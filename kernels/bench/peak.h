@@ -8,7 +8,7 @@
 /* Runs the chains `rounds` times; returns the floating-point operations done, 0 if this build lacks
  * the instructions. */
 typedef double an_peak_fn(int64_t rounds);
-an_peak_fn an_peak_generic, an_peak_avx2, an_peak_avx512, an_peak_amx;
+an_peak_fn an_peak_generic, an_peak_avx2, an_peak_avx512, an_peak_bf16, an_peak_amx;
 
 /* Latency times issue width of the usual machines, and within 16 registers. Variables of their own:
  * gcc 12 keeps an array in memory, loop unrolled or not, and halves the peak. */

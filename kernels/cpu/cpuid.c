@@ -36,10 +36,10 @@ an_isa an_cpu_detect(void)
     /* AVX512 F, DQ, BW, VL, and opmask, upper ZMM0-15, ZMM16-31 saved */
     if (!all(b, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) || (regs & 0xe6) != 0xe6)
         return AN_ISA_AVX2;
-    /* AMX-BF16, AMX-TILE; tile configuration and data saved */
-    if (!all(amx, 1u << 22 | 1u << 24) || (regs & 0x60000) != 0x60000) return AN_ISA_AVX512;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !all(a, 1u << 5)) return AN_ISA_AVX512;
-    if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)) return AN_ISA_AVX512;
+    /* AMX-BF16, AMX-TILE; tile configuration and data saved */
+    if (!all(amx, 1u << 22 | 1u << 24) || (regs & 0x60000) != 0x60000) return AN_ISA_BF16;
+    if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)) return AN_ISA_BF16;
     return AN_ISA_AMX;
 }
 bool an_cpu_vnni(void)
@@ -72,6 +72,6 @@ an_isa an_cpu_detect(void)
 
 const char *an_isa_name(an_isa isa)
 {
-    static const char *const names[] = {"generic", "avx2", "avx512", "amx"};
+    static const char *const names[] = {"generic", "avx2", "avx512", "avx512_bf16", "amx"};
     return names[isa];
 }

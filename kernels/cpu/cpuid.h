@@ -9,6 +9,6 @@
 an_isa an_cpu_detect(void);
 bool an_cpu_vnni(void);              /* AVX512_VNNI, where there is AVX-512 at all */
 bool an_cpu_amx_int8(void);          /* AMX_INT8, where there is AMX at all */
-const char *an_isa_name(an_isa isa); /* "generic", "avx2", "avx512", "amx" */
+const char *an_isa_name(an_isa isa); /* "generic", "avx2", "avx512", "avx512_bf16", "amx" */
 
 #endif

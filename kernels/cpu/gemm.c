@@ -14,6 +14,9 @@ const an_gemm_kernel *an_gemm_kernel_of(an_isa isa, an_dtype dtype)
     case AN_ISA_AMX:
         k = bf16 ? &an_gemm_amx[0] : &an_gemm_avx512[0];
         break;
+    case AN_ISA_BF16:
+        k = bf16 ? &an_gemm_bf16[0] : &an_gemm_avx512[0];
+        break;
     case AN_ISA_AVX512:
         k = &an_gemm_avx512[bf16];
         break;

@@ -44,7 +44,7 @@ typedef struct an_gemm_kernel {
     const char *name;
     an_dtype dtype; /* of the panels: weights rounded to it, activations are of it or converted */
     int mr, nr;     /* rows and columns of a tile; a panel is nr columns wide */
-    int pair;       /* consecutive k interleaved per column in a panel: 1, or 2 for AMX */
+    int pair;       /* consecutive k interleaved per column in a panel: 1, or 2 (pairs of bf16) */
     int kstep;      /* k is padded with zeros to a multiple of this */
     int mc, nc;     /* most rows and columns (with slack) of a task */
     size_t scratch; /* bytes a thread needs for a task */
@@ -59,7 +59,8 @@ typedef struct an_gemm_kernel {
 
 /* NULL if this build has none (another processor): ask for a lower isa. */
 const an_gemm_kernel *an_gemm_kernel_of(an_isa isa, an_dtype dtype);
-extern const an_gemm_kernel an_gemm_generic[2], an_gemm_avx2[2], an_gemm_avx512[2], an_gemm_amx[1];
+extern const an_gemm_kernel an_gemm_generic[2], an_gemm_avx2[2], an_gemm_avx512[2], an_gemm_bf16[1],
+    an_gemm_amx[1];
 
 /* A packed weight: panels [ceil(n/nr)][k padded / pair][nr][pair], zeros beyond n and k. */
 typedef struct an_gemm_weight {

@@ -381,9 +381,9 @@ static inline void h_all(const char *name, h_fn fn, const void *cfg, double tol)
     if (!r) return;
     h_run ref = h_do(r, fn, cfg, 3, h_batch0);
     if (!h_on("cpu")) h_on_tested(name, fn, cfg, tol, &ref);
-    static const char *const isas[] = {"generic", "avx2", "avx512", "amx"};
+    static const char *const isas[] = {"generic", "avx2", "avx512", "avx512_bf16", "amx"};
     if (h_emulated) h_on_isa(name, fn, cfg, tol, "emulated", &ref);
-    for (int i = 0; i < 4 && !h_emulated && h_on("cpu"); i++) {
+    for (int i = 0; i < 5 && !h_emulated && h_on("cpu"); i++) {
         an_device *d = h_device("cpu", isas[i], 1);
         if (!d) continue;
         bool have = (int)d->isa >= i;

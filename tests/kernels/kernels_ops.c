@@ -24,7 +24,8 @@ TEST(devices)
     refused((an_device_options){.device = "cuda"}, AN_DEVICE, "device", "no CUDA backend");
     refused((an_device_options){.device = "cuda:1"}, AN_DEVICE, "device", "no CUDA backend");
 #endif
-    refused((an_device_options){.isa = "mmx"}, AN_INVALID, "isa", "generic, avx2, avx512, amx");
+    refused((an_device_options){.isa = "mmx"}, AN_INVALID, "isa",
+            "generic, avx2, avx512, avx512_bf16, amx");
     refused((an_device_options){.gemm = "blas"}, AN_INVALID, "gemm", "own");
     refused((an_device_options){.graphs = "on"}, AN_INVALID, "graphs", "auto, off");
     refused((an_device_options){.threads = -1}, AN_INVALID, "threads", "-1 threads");

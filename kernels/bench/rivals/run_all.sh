@@ -30,6 +30,9 @@ runs=(
     # bf16: only once a round, since it is slow where the machine cannot multiply it
     "bench_anneal.py $anneal $folder/sd15 --what step --dtype bf16"
     "bench_torch.py $folder/sd15 --what step --reps 1 --dtype bf16 --layout nhwc"
+    "bench_openvino.py $folder/sd15 --what step --reps 1 --dtype bf16"
+    "bench_anneal.py $anneal $folder/sd15 --what decode --dtype bf16"
+    "bench_torch.py $folder/sd15 --what decode --reps 1 --dtype bf16 --layout nhwc"
 )
 : >"$log"
 for ((round = 1; round <= rounds; round++)); do
