@@ -18,7 +18,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 if(ANNEAL_SANITIZE)
   # gcc takes minutes for these at -O2, and for the checks of undefined behaviour in what is unrolled
-  # by macros; sanitizer machines rarely run them at all. Addresses are checked.
+  # by macros. Addresses are checked.
   set(AN_WIDE -O1 -fno-sanitize=undefined)
 endif()
 foreach(src ${AN_KERNEL_SRCS})

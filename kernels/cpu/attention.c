@@ -8,6 +8,8 @@ const an_attention_kernel *an_attention_kernel_of(an_isa isa, an_dtype dtype)
     const an_attention_kernel *k = &an_attention_generic;
     if (isa >= AN_ISA_AMX && dtype == AN_BF16)
         k = &an_attention_amx;
+    else if (isa >= AN_ISA_BF16 && dtype == AN_BF16)
+        k = &an_attention_bf16;
     else if (isa >= AN_ISA_AVX512)
         k = &an_attention_avx512;
     else if (isa >= AN_ISA_AVX2)

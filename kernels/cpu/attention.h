@@ -3,7 +3,7 @@
  *
  *     attention.c       cuts the call into tasks: one (row, head) and a group of its queries
  *     attention_check.c the self-test
- *     attention_impl.h  how a task runs in f32, written for vectors of any width
+ *     attention_impl.h  how a task runs in f32 or pairs of bf16, written for vectors of any width
  *     attention_ISA.c   the same compiled for an instruction set
  *     attention_amx.c   how a bf16 task runs on AMX tiles
  *
@@ -19,10 +19,11 @@
 #include "backend.h"
 
 /* The backend's function: contract in ops.h and backend.h. Scores are computed and summed in f32,
- * for BF16 activations too; on AMX the probabilities of a chunk are rounded to bf16, as its tiles
- * want them. A row without keys gives zeros (kernels/ops.c refuses it before). NaN in q or k stays
- * in the queries whose scores have it; NaN in v reaches every query of its row, even one that
- * causal hides it from (0 * NaN). Scratch: under 3 MiB a thread, whatever the lengths. */
+ * for BF16 activations too; on AVX512_BF16 and AMX the probabilities of a chunk are rounded to
+ * bf16, as their products want them. A row without keys gives zeros (kernels/ops.c refuses it
+ * before). NaN in q or k stays in the queries whose scores have it; NaN in v reaches every query of
+ * its row, even one that causal hides it from (0 * NaN). Scratch: under 3 MiB a thread, whatever
+ * the lengths. */
 an_status an_cpu_attention(an_lane *l, const an_attention_args *a);
 
 /* Runs the kernels of an instruction set, which the machine must have, against plain loops in
@@ -57,7 +58,7 @@ typedef struct an_attention_kernel {
 /* NULL if this build has none (another processor): ask for a lower isa. */
 const an_attention_kernel *an_attention_kernel_of(an_isa isa, an_dtype dtype);
 extern const an_attention_kernel an_attention_generic, an_attention_avx2, an_attention_avx512,
-    an_attention_amx;
+    an_attention_bf16, an_attention_amx;
 
 /* Whether a kernel gives what plain loops do, for one dtype. */
 bool an_attention_kernel_works(const an_attention_kernel *k, an_dtype dtype);

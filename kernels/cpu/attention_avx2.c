@@ -4,6 +4,7 @@
 #define KERNEL_NAME "avx2"
 #define AN_VW       32
 #define MR          4
+#define PAIRS       0
 #include "attention_impl.h"
 #else
 #include "attention.h"

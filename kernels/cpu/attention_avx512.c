@@ -4,6 +4,7 @@
 #define KERNEL_NAME "avx512"
 #define AN_VW       64
 #define MR          8
+#define PAIRS       0
 #include "attention_impl.h"
 #else
 #include "attention.h"

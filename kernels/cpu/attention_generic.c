@@ -4,4 +4,5 @@
 #define KERNEL_NAME "generic"
 #define AN_VW       16
 #define MR          4
+#define PAIRS       0
 #include "attention_impl.h"

@@ -1,9 +1,13 @@
-/* attention_impl.h: one task of attention in f32 for vectors of any width (see attention.h for what
- * a task is). Included once by each attention_ISA.c, which defines before:
+/* attention_impl.h: one task of attention for vectors of any width (see attention.h for what a task
+ * is). Included once by each attention_ISA.c, which defines before:
  *
  *     KERNEL, KERNEL_NAME  the an_attention_kernel defined here
  *     AN_VW                bytes of a vector, see vmath.h
  *     MR                   rows of a tile: 4 where there are 16 vector registers, 8 where 32
+ *     PAIRS                products of pairs of bf16 (MR 8, BF16 tasks alone); else of floats
+ *
+ * What is multiplied is a unit of 32 bits: a float, or two neighbours in bf16 (elements of a head
+ * in the scores, keys in the output), of which one instruction adds both products in f32.
  *
  * Queries lie across the lanes of a vector, up to three vectors of them (a block). So both products
  * are the same small GEMM, scores [keys, queries] and outputs [head_dim, queries]: a tile of MR
@@ -18,7 +22,108 @@
 
 typedef an_vf vf __attribute__((may_alias));
 
+/* ---------------------------------------------------------------- units */
+
+#if PAIRS
+typedef uint32_t unit __attribute__((may_alias));
+typedef an_vu vunit __attribute__((may_alias));
+#define UNITS(n) (((n) + 1) / 2)
+
+V_INLINE vunit unit_set(unit x)
+{
+    return x - (vunit){0};
+}
+V_INLINE vf multiply(vunit a, vunit b, vf c)
+{
+#ifdef __AVX512BF16__
+    return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+#else /* as the hardware, but for denormals, which it flushes */
+    c += (vf)(a & 0xffff0000u) * (vf)(b & 0xffff0000u);
+    return c + (vf)(a << 16) * (vf)(b << 16);
+#endif
+}
+/* The lanes of x and y, rounded to bf16, as pairs. */
+V_INLINE vunit pairs_of(vf x, vf y)
+{
+#ifdef __AVX512BF16__
+    const __m512i order =
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return (vunit)_mm512_permutexvar_epi16(order,
+                                           (__m512i)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x));
+#else
+    return __builtin_convertvector(v_to_bf16(x), an_vu) |
+           __builtin_convertvector(v_to_bf16(y), an_vu) << 16;
+#endif
+}
+#else
+typedef float unit;
+typedef vf vunit;
+#define UNITS(n) (n)
+
+V_INLINE vunit unit_set(unit x)
+{
+    return v_set(x);
+}
+V_INLINE vf multiply(vunit a, vunit b, vf c)
+{
+    return v_fma(a, b, c);
+}
+#endif
+#define CHUNK_UNITS UNITS(CHUNK)
+
 /* ---------------------------------------------------------------- packing */
+
+#if PAIRS
+/* n of 8 elements, the others zero, as four pairs. */
+V_INLINE f4 load_pairs(const char *p, int64_t n)
+{
+    char whole[16] = {0};
+    if (n < 8) p = memcpy(whole, p, (size_t)(n < 0 ? 0 : n) * 2);
+    return *(const f4 *)(const void *)p;
+}
+V_INLINE f4 load_token(const char *x, int64_t stride, int64_t t, int64_t n, int64_t e, int64_t d)
+{
+    return t < n && e < d ? load_pairs(x + (t * stride + e) * 2, d - e) : (f4){0};
+}
+
+/* out[u * ld + t] = token t's pair u: tokens become columns, those past n zeros. */
+V_INLINE void pack_columns(unit *out, int64_t ld, const char *x, int64_t stride, int64_t n, int d)
+{
+    for (int64_t t = 0; t < ld; t += 4) {
+        unit *to = out + t;
+        for (int64_t e = 0; e < d; e += 8, to += 4 * ld) {
+            const f44 m = transpose44((f44){
+                load_token(x, stride, t, n, e, d), load_token(x, stride, t + 1, n, e, d),
+                load_token(x, stride, t + 2, n, e, d), load_token(x, stride, t + 3, n, e, d)});
+            *(f4 *)(void *)to = m.a;
+            if (e + 2 < d) *(f4 *)(void *)(to + ld) = m.b;
+            if (e + 4 < d) *(f4 *)(void *)(to + 2 * ld) = m.c;
+            if (e + 6 < d) *(f4 *)(void *)(to + 3 * ld) = m.d;
+        }
+    }
+}
+
+/* k: [keys / MR][pairs of d][MR], v: [d / MR][CHUNK / 2][MR], both in the order in which the tiles
+ * read them; what is past n or d is zeros. */
+V_INLINE void pack_chunk(const an_attention_task *t, int64_t c0, int64_t n, unit *k, unit *v)
+{
+    typedef uint16_t h8 __attribute__((vector_size(16), may_alias, aligned(2)));
+    const int64_t d = t->head_dim, step = t->v_stride;
+    const char *x = t->v + c0 * step * 2;
+    for (int64_t i = 0; i < n; i += MR)
+        pack_columns(k + i * UNITS(d), MR, t->k + (c0 + i) * t->k_stride * 2, t->k_stride, n - i,
+                     t->head_dim);
+    for (int64_t i = 0; i < n; i += 2)
+        for (int64_t e = 0; e < d; e += MR) {
+            const h8 a = (h8)load_token(x, step, i, n, e, d),
+                     b = (h8)load_token(x, step, i + 1, n, e, d);
+            h8 *to = (h8 *)(void *)(v + e * CHUNK_UNITS + i / 2 * MR);
+            to[0] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+            to[1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+        }
+}
+#else
 
 /* out[e * ld + t] = scale * token t's element e: tokens become columns, those past n zeros. */
 V_INLINE void pack_columns(float *out, int64_t ld, const char *x, int64_t stride, int64_t n, int d,
@@ -58,6 +163,7 @@ V_INLINE void pack_chunk(const an_attention_task *t, int64_t c0, int64_t n, floa
                 *(f4 *)(to + 3 * MR) = m.d;
             }
 }
+#endif
 
 /* ---------------------------------------------------------------- the tile */
 
@@ -67,36 +173,37 @@ V_INLINE void pack_chunk(const an_attention_task *t, int64_t c0, int64_t n, floa
 #define ROWS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
 #endif
 
-V_INLINE void put(vf *c, vf sum, const vf *keep)
+V_INLINE void put(vf *c, vf sum, const vf *by, const vf *keep)
 {
+    if (by) sum *= *by;
     if (keep) sum = v_fma(*c, *keep, sum);
     *c = sum;
 }
 
-/* c[i][q] = keep[q] * c[i][q] + sum over k < n of a[k][i] * b[k][q], k in order from zero; i < MR,
- * q < nv vectors. keep NULL: c is not read. Written out row by row: arrays of accumulators end up
- * in memory at -O2. */
-V_INLINE void tile(const int nv, int64_t n, const float *a, const float *b, const vf *keep,
-                   float *c)
+/* c[i][q] = keep[q] * c[i][q] + by * sum over k < n of a[k][i] * b[k][q], k in order from zero; i <
+ * MR, q < nv vectors. keep NULL: c is not read; by NULL: 1. Written out row by row: arrays of
+ * accumulators end up in memory at -O2. */
+V_INLINE void tile(const int nv, int64_t n, const unit *a, const unit *b, const vf *by,
+                   const vf *keep, float *c)
 {
 #define BEGIN(i) vf c##i##0 = v_set(0.0f), c##i##1 = c##i##0, c##i##2 = c##i##0;
     ROWS(BEGIN)
     for (int64_t k = 0; k < n; k++, a += MR, b += nv * LANES) {
-        const vf b0 = *(const vf *)b;
-        const vf b1 = nv > 1 ? *(const vf *)(b + LANES) : b0;
-        const vf b2 = nv > 2 ? *(const vf *)(b + 2 * LANES) : b0;
+        const vunit b0 = *(const vunit *)b;
+        const vunit b1 = nv > 1 ? *(const vunit *)(b + LANES) : b0;
+        const vunit b2 = nv > 2 ? *(const vunit *)(b + 2 * LANES) : b0;
 #define STEP(i)                                                                                    \
-    const vf a##i = v_set(a[i]);                                                                   \
-    c##i##0 = v_fma(a##i, b0, c##i##0);                                                            \
-    if (nv > 1) c##i##1 = v_fma(a##i, b1, c##i##1);                                                \
-    if (nv > 2) c##i##2 = v_fma(a##i, b2, c##i##2);
+    const vunit a##i = unit_set(a[i]);                                                             \
+    c##i##0 = multiply(a##i, b0, c##i##0);                                                         \
+    if (nv > 1) c##i##1 = multiply(a##i, b1, c##i##1);                                             \
+    if (nv > 2) c##i##2 = multiply(a##i, b2, c##i##2);
         ROWS(STEP)
     }
     vf *o = (vf *)c;
 #define END(i)                                                                                     \
-    put(o + i * nv, c##i##0, keep);                                                                \
-    if (nv > 1) put(o + i * nv + 1, c##i##1, keep ? keep + 1 : NULL);                              \
-    if (nv > 2) put(o + i * nv + 2, c##i##2, keep ? keep + 2 : NULL);
+    put(o + i * nv, c##i##0, by, keep);                                                            \
+    if (nv > 1) put(o + i * nv + 1, c##i##1, by, keep ? keep + 1 : NULL);                          \
+    if (nv > 2) put(o + i * nv + 2, c##i##2, by, keep ? keep + 2 : NULL);
     ROWS(END)
 #undef BEGIN
 #undef STEP
@@ -112,8 +219,9 @@ static void mask_future(float *s, int64_t lanes, int64_t n, int64_t c0, int64_t 
         for (int64_t i = 0; i < min64(lanes, c0 + k - first); i++) s[k * lanes + i] = -INFINITY;
 }
 
-/* One vector of queries: n scores, `step` floats apart, become 2^(score - new maximum); the running
- * maximum and sum move on, and keep is what the output so far has to be multiplied with. */
+/* One vector of queries: n scores, `step` floats apart, become units of 2^(score - new maximum);
+ * the running maximum and sum move on, and keep is what the output so far has to be multiplied
+ * with. */
 V_INLINE void softmax(float *s, int64_t step, int64_t n, bool begin, float *max, float *sum,
                       float *keep)
 {
@@ -121,12 +229,21 @@ V_INLINE void softmax(float *s, int64_t step, int64_t n, bool begin, float *max,
     if (!begin) old = *(vf *)max;
     vf m = old;
     for (int64_t k = 0; k < n; k++) m = v_max(*(vf *)(s + k * step), m);
+#if PAIRS
+    for (int64_t k = 0; k < n; k += 2) {
+        const vf x = exp2_of(*(vf *)(s + k * step) - m, true);
+        const vf y = k + 1 < n ? exp2_of(*(vf *)(s + (k + 1) * step) - m, true) : v_set(0.0f);
+        *(vunit *)(void *)(s + k / 2 * step) = pairs_of(x, y);
+        total += x + y;
+    }
+#else
     for (int64_t k = 0; k < n; k++) {
         vf *x = (vf *)(s + k * step);
         *x = exp2_of(*x - m, false);
         total += *x;
     }
-    const vf f = exp2_of(old - m, false);
+#endif
+    const vf f = exp2_of(old - m, PAIRS);
     *(vf *)max = m;
     *(vf *)keep = f;
     if (!begin) total = v_fma(*(vf *)sum, f, total);
@@ -137,11 +254,12 @@ V_INLINE void softmax(float *s, int64_t step, int64_t n, bool begin, float *max,
 
 /* What a block of queries carries from chunk to chunk, and the chunk. All 64-byte aligned. */
 typedef struct work {
-    float *q;     /* [block][d][lanes], times scale * log2(e) */
+    unit *q;      /* [block][units of d][lanes]; floats: times scale * log2(e) */
     float *o;     /* [block][d up to MR][lanes] */
     float *state; /* [block][maximum, sum][BLOCK] */
-    float *k, *v; /* pack_chunk's */
-    float *s;     /* [CHUNK][lanes]: scores, then probabilities */
+    unit *k, *v;  /* pack_chunk's */
+    float *s;     /* [CHUNK][lanes]: scores, then in its beginning units of probabilities */
+    float scale;  /* of scores of pairs: scale * log2(e) */
 } work;
 
 V_INLINE int64_t padded(int64_t d)
@@ -159,23 +277,25 @@ V_INLINE int64_t depth_of(int64_t d)
 V_INLINE void block_chunk(const int nv, const an_attention_task *t, const work *w, int64_t b,
                           int64_t c0, int64_t n)
 {
-    const int64_t lanes = nv * LANES, d = t->head_dim, dp = padded(d);
-    const float *q = w->q + b * BLOCK * d;
+    const int64_t lanes = nv * LANES, d = UNITS((int64_t)t->head_dim), dp = padded(t->head_dim);
+    const unit *q = w->q + b * BLOCK * d;
     float *o = w->o + b * BLOCK * dp, *state = w->state + b * 2 * BLOCK;
     vf keep[NV], one[NV];
+    const vf scale = v_set(w->scale);
     for (int i = 0; i < NV; i++) one[i] = v_set(1.0f);
 
     for (int64_t e = 0; e < d; e += depth_of(d))
         for (int64_t k = 0; k < n; k += MR)
             tile(nv, min64(depth_of(d), d - e), w->k + k * d + e * MR, q + e * lanes,
-                 e ? one : NULL, w->s + k * lanes);
+                 PAIRS ? &scale : NULL, e ? one : NULL, w->s + k * lanes);
     const int64_t first = t->first + b * BLOCK;
     if (t->causal && c0 + n - 1 > first) mask_future(w->s, lanes, n, c0, first);
     for (int i = 0; i < nv; i++)
         softmax(w->s + i * LANES, lanes, n, c0 == 0, state + i * LANES, state + BLOCK + i * LANES,
                 (float *)&keep[i]);
     for (int64_t e = 0; e < dp; e += MR)
-        tile(nv, n, w->v + e * CHUNK, w->s, c0 ? keep : NULL, o + e * lanes);
+        tile(nv, UNITS(n), w->v + e * CHUNK_UNITS, (const unit *)(const void *)w->s, NULL,
+             c0 ? keep : NULL, o + e * lanes);
 }
 
 /* Divides by the sums and turns the columns back into tokens. */
@@ -211,15 +331,15 @@ static void write_zeros(const an_attention_task *t)
 static size_t lay_out(int head_dim, int64_t queries, char *base, work *w)
 {
     const int64_t blocks = (queries + BLOCK - 1) / BLOCK, d = head_dim, dp = padded(d);
-    const int64_t floats[6] = {blocks * BLOCK * d, blocks * BLOCK * dp, blocks * 2 * BLOCK,
-                               CHUNK * d,          CHUNK * dp,          CHUNK * BLOCK};
-    float *at[6];
+    const int64_t floats[6] = {blocks * BLOCK * UNITS(d), blocks * BLOCK * dp, blocks * 2 * BLOCK,
+                               CHUNK * UNITS(d),          CHUNK_UNITS * dp,    CHUNK * BLOCK};
+    void *at[6];
     size_t used = 0;
     for (int i = 0; i < 6; i++) {
-        at[i] = base ? (float *)(void *)(base + used) : NULL;
+        at[i] = base ? base + used : NULL;
         used += ((size_t)floats[i] * sizeof(float) + 63) & ~(size_t)63;
     }
-    *w = (work){at[0], at[1], at[2], at[3], at[4], at[5]};
+    *w = (work){at[0], at[1], at[2], at[3], at[4], at[5], 0};
     return used;
 }
 
@@ -240,23 +360,31 @@ static void run(const an_attention_task *t, void *scratch)
     const int64_t blocks = (t->queries + BLOCK - 1) / BLOCK, size = t->bf16 ? 2 : 4;
     /* The last block has only the vectors that hold a query. */
     const int tail = (int)((t->queries - (blocks - 1) * BLOCK + LANES - 1) / LANES);
-    const float scale = t->scale * 1.44269504088896341f;
+    w.scale = t->scale * 1.44269504088896341f;
     for (int64_t b = 0; b < blocks; b++) {
         const char *q = t->q + b * BLOCK * t->q_stride * size;
         const int64_t lanes = b < blocks - 1 ? BLOCK : tail * LANES, n = t->queries - b * BLOCK;
-        float *out = w.q + b * BLOCK * t->head_dim;
+        unit *out = w.q + b * BLOCK * UNITS((int64_t)t->head_dim);
+#if PAIRS
+        pack_columns(out, lanes, q, t->q_stride, n, t->head_dim);
+#else
         if (t->bf16)
-            pack_columns(out, lanes, q, t->q_stride, n, t->head_dim, scale, true);
+            pack_columns(out, lanes, q, t->q_stride, n, t->head_dim, w.scale, true);
         else
-            pack_columns(out, lanes, q, t->q_stride, n, t->head_dim, scale, false);
+            pack_columns(out, lanes, q, t->q_stride, n, t->head_dim, w.scale, false);
+#endif
     }
     for (int64_t c0 = 0; c0 < t->keys; c0 += CHUNK) {
         const int64_t n = min64(CHUNK, t->keys - c0);
         if (t->causal && c0 > t->first + t->queries - 1) break;
+#if PAIRS
+        pack_chunk(t, c0, n, w.k, w.v);
+#else
         if (t->bf16)
             pack_chunk(t, c0, n, w.k, w.v, true);
         else
             pack_chunk(t, c0, n, w.k, w.v, false);
+#endif
         for (int64_t b = 0; b < blocks; b++) {
             const int64_t last = t->first + min64((b + 1) * BLOCK, t->queries) - 1;
             if (t->causal && c0 > last) continue;
@@ -271,7 +399,7 @@ static void run(const an_attention_task *t, void *scratch)
     for (int64_t b = 0; b < blocks; b++) {
         const int64_t lanes = b < blocks - 1 ? BLOCK : tail * LANES;
         const int64_t n = min64(BLOCK, t->queries - b * BLOCK);
-        if (t->bf16)
+        if (PAIRS || t->bf16)
             write_block(t, &w, b, lanes, n, true);
         else
             write_block(t, &w, b, lanes, n, false);

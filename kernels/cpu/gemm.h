@@ -13,7 +13,8 @@
  * order, begun at zero, in f32. Blocks of K carry the chain on (the partial sum is stored and
  * loaded, which rounds nothing), and lanes of a vector do not see each other. So neither the block
  * sizes nor the tile an element falls into, nor the thread that computes it, can change a bit. The
- * AMX tiles have their own order inside 32 values of k, which is again the same for every tile. */
+ * products of bf16 pairs (AVX512_BF16) and the AMX tiles have their own order inside 2 and 32
+ * values of k, which is again the same for every tile. */
 #ifndef ANNEAL_CPU_GEMM_H
 #define ANNEAL_CPU_GEMM_H
 

@@ -6,6 +6,7 @@
 #define KERNEL_NAME "emulated avx512"
 #define AN_VW       64
 #define MR          8
+#define PAIRS       0
 #include "kernels/cpu/attention_impl.h"
 
 TEST(emulated_avx512)

@@ -27,32 +27,7 @@ TEST(a_wrong_kernel)
 
 TEST(bits_of_avx2)
 {
-    if (an_cpu_detect() < AN_ISA_AVX2) return;
-    enum { K = 512, N = 16 };
-    for (int f = 0; f < QC_FORMATS; f++) {
-        an_tensor t = qc_matrix(qc_formats[f], N, K, 7);
-        const an_tensor *pt = &t;
-        an_gemm_weight *w;
-        const an_gemm_kernel *plain = an_gemm_kernel_of(AN_ISA_GENERIC, AN_F32);
-        REQUIRE(an_quant_pack(plain, &an_quant_vnni, NULL, 1, &pt, NULL, &w, NULL) == AN_OK);
-        const an_quant_part *p = &w->quant->part[0];
-        float x[K];
-        char tile[AN_QUANT_X * 8 * (K / 32)];
-        for (int rows = 1; rows <= 8; rows *= 2) {
-            float got[8 * N], want[8 * N];
-            for (int r = 0; r < rows; r++) {
-                h_values(x, K, (uint64_t)r, 1, 0);
-                an_quant_vnni.round(x, AN_F32, K, rows, r, tile);
-            }
-            an_quant_vnni.panel(p->format, rows, p->data, p->stride, K / 32, tile, got);
-            an_quant_avx2.panel(p->format, rows, p->data, p->stride, K / 32, tile, want);
-            for (int i = 0; i < rows * N; i++)
-                CHECK_MSG(got[i] == want[i], "%s %d: %.9g, not %.9g", an_dtype_name(p->format), i,
-                          (double)got[i], (double)want[i]);
-        }
-        an_gemm_weight_free(w);
-        free(t.data);
-    }
+    if (an_cpu_detect() >= AN_ISA_AVX2) qc_bits_of_avx2(&an_quant_vnni);
 }
 
 int main(int argc, char **argv)

@@ -4,6 +4,7 @@
 #define ANNEAL_KERNELS_QUANT_CASES_H
 
 #include "harness.h"
+#include "kernels/cpu/quant.h"
 
 static const an_dtype qc_formats[] = {AN_Q4_0, AN_Q4_1, AN_Q5_0, AN_Q5_1,   AN_Q8_0,   AN_Q2_K,
                                       AN_Q3_K, AN_Q4_K, AN_Q5_K, AN_IQ4_NL, AN_IQ4_XS, AN_Q6_K};
@@ -51,6 +52,36 @@ static inline an_tensor qc_matrix(an_dtype format, int64_t n, int64_t k, uint64_
         if (m >= 0) memcpy(b + i + m, &hm, 2);
     }
     return t;
+}
+
+/* A kernel of two panels gives the bits of the AVX2 one, which this machine has. */
+static inline void qc_bits_of_avx2(const an_quant_kernel *kernel)
+{
+    enum { K = 512, N = 16 };
+    for (int f = 0; f < QC_FORMATS; f++) {
+        an_tensor t = qc_matrix(qc_formats[f], N, K, 7);
+        const an_tensor *pt = &t;
+        an_gemm_weight *w;
+        const an_gemm_kernel *plain = an_gemm_kernel_of(AN_ISA_GENERIC, AN_F32);
+        REQUIRE(an_quant_pack(plain, kernel, NULL, 1, &pt, NULL, &w, NULL) == AN_OK);
+        const an_quant_part *p = &w->quant->part[0];
+        float x[K];
+        char tile[AN_QUANT_X * 8 * (K / 32)];
+        for (int rows = 1; rows <= 8; rows *= 2) {
+            float got[8 * N], want[8 * N];
+            for (int r = 0; r < rows; r++) {
+                h_values(x, K, (uint64_t)r, 1, 0);
+                kernel->round(x, AN_F32, K, rows, r, tile);
+            }
+            kernel->panel(p->format, rows, p->data, p->stride, K / 32, tile, got);
+            an_quant_avx2.panel(p->format, rows, p->data, p->stride, K / 32, tile, want);
+            for (int i = 0; i < rows * N; i++)
+                CHECK_MSG(got[i] == want[i], "%s %d: %.9g, not %.9g", an_dtype_name(p->format), i,
+                          (double)got[i], (double)want[i]);
+        }
+        an_gemm_weight_free(w);
+        free(t.data);
+    }
 }
 
 #endif

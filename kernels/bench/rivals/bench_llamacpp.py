@@ -27,6 +27,7 @@ p.add_argument("--rounds", type=int, default=3)
 p.add_argument("--threads", type=int, default=2)
 p.add_argument("--prompt", type=int, default=512, help="tokens of the long prompt")
 p.add_argument("--tokens", type=int, default=96, help="tokens of the single stream")
+p.add_argument("--dtype", default="f32", choices=["f32", "bf16"], help="anneal's activations, keys and values")
 p.add_argument("--url", help="a running llama-server, in place of xllamacpp")
 a = p.parse_args()
 
@@ -43,7 +44,7 @@ def anneal_server():
         port = s.getsockname()[1]
     folder = tempfile.mkdtemp()
     os.symlink(os.path.abspath(a.file), os.path.join(folder, "model.gguf"))
-    process = subprocess.Popen([a.anneal, "serve", "--port", str(port), "--threads",
+    process = subprocess.Popen([a.anneal, "serve", "--port", str(port), "--dtype", a.dtype, "--threads",
                                 str(a.threads), "--models", folder], stderr=subprocess.DEVNULL)
     url = "http://127.0.0.1:%d" % port
     for _ in range(600):
