@@ -134,6 +134,17 @@ bool an_utf8_valid(const char *s, size_t len)
     return true;
 }
 
+void an_utf8_mend(char *s)
+{
+    for (const char *end = s + strlen(s); s < end;) {
+        size_t n = 1;
+        while (n < 4 && s + n < end && (s[n] & 0xc0) == 0x80) n++;
+        const bool good = an_utf8_valid(s, n);
+        if (!good) *s = '?';
+        s += good ? n : 1;
+    }
+}
+
 an_status an_read_file(const char *path, size_t max, char **out, size_t *len, an_error *err)
 {
     *out = NULL;

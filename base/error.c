@@ -10,6 +10,7 @@ static void set_message(an_error *err, an_status s, const char *param, const cha
     err->status = s;
     snprintf(err->param, sizeof err->param, "%s", param);
     vsnprintf(err->message, sizeof err->message, fmt, ap);
+    an_utf8_mend(err->message);
 }
 
 an_status an_fail(an_error *err, an_status s, const char *fmt, ...)
@@ -46,6 +47,7 @@ an_status an_fail_prefix(an_error *err, an_status s, const char *fmt, ...)
     size_t n = strlen(prefix);
     memcpy(err->message, prefix, n);
     snprintf(err->message + n, sizeof err->message - n, ": %s", rest);
+    an_utf8_mend(err->message);
     return err->status;
 }
 

@@ -57,29 +57,11 @@ static int failure_http(const an_req *r, const an_error *err)
     return http == 503 && r->p->ran ? 500 : http;
 }
 
-/* Messages quote what the client sent, cut at some byte: what is not UTF-8 becomes '?'. */
-static json_t *message_json(const char *message)
-{
-    char text[sizeof((an_error *)0)->message];
-    size_t n = 0, len = strlen(message);
-    if (len >= sizeof text) len = sizeof text - 1;
-    while (n < len) {
-        size_t step = 1;
-        while (step < 4 && n + step < len && (message[n + step] & 0xc0) == 0x80) step++;
-        bool good = an_utf8_valid(message + n, step);
-        if (!good) step = 1;
-        memcpy(text + n, good ? message + n : "?", step);
-        n += step;
-    }
-    text[n] = '\0';
-    return json_string(text);
-}
-
 static json_t *fault_body(const char *type, const char *param, const char *code,
                           const char *message)
 {
-    return json_pack("{s:{s:o,s:s,s:s?,s:s}}", "error", "message", message_json(message), "type",
-                     type, "param", param && *param ? param : NULL, "code", code);
+    return json_pack("{s:{s:s,s:s,s:s?,s:s}}", "error", "message", message, "type", type, "param",
+                     param && *param ? param : NULL, "code", code);
 }
 
 json_t *error_body(const an_error *err)
@@ -118,6 +100,7 @@ void reply_fault(an_req *r, int status, const char *type, const char *code, cons
     va_start(ap, fmt);
     vsnprintf(message, sizeof message, fmt, ap);
     va_end(ap);
+    an_utf8_mend(message);
     reply_json(r, status, fault_body(type, NULL, code, message));
 }
 

@@ -32,7 +32,8 @@ typedef enum an_status {
 typedef struct an_error {
     an_status status;
     char param[64];     /* the request field at fault, "" if none */
-    char message[1024]; /* names the object, what was found and what would work */
+    char message[1024]; /* names the object, what was found and what would work; UTF-8, also where
+                           it quotes what was cut at some byte */
 } an_error;
 
 #define AN_PRINTF(a, b) __attribute__((format(printf, a, b)))
@@ -94,6 +95,7 @@ char *an_strdup(const char *s); /* NULL stays NULL */
 char *an_asprintf(const char *fmt, ...) AN_PRINTF(1, 2);
 bool an_ends_with(const char *s, const char *suffix);
 bool an_utf8_valid(const char *s, size_t len);
+void an_utf8_mend(char *s); /* what is not UTF-8 becomes '?', byte for byte */
 /* Whole file, NUL-terminated; AN_TOO_LARGE past max bytes. *out is the caller's (free()). */
 an_status an_read_file(const char *path, size_t max, char **out, size_t *len, an_error *err);
 /* Where shipped data lies: REL ("demo", "clip/merges.txt") below $ANNEAL_DATA, the executable's

@@ -55,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     json_decref(schema);
     if (s != AN_OK) {
         MUST(!g && e.message[0] && (s == AN_INVALID || s == AN_TOO_LARGE));
-        MUST(an_utf8_valid(e.message, strlen(e.message)) || strlen(e.message) > 900);
+        MUST(an_utf8_valid(e.message, strlen(e.message)));
         return 0;
     }
     size_t tail = size < 48 ? size : 48;

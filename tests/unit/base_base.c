@@ -148,4 +148,17 @@ TEST(utf8)
     CHECK(an_utf8_valid("\xf0\x9f\x98\x80", 4));
 }
 
+/* A message that quotes what was cut inside a character is UTF-8 all the same. */
+TEST(messages_are_utf8)
+{
+    an_error e = {0};
+    an_fail(&e, AN_INVALID, "no type %.4s here", "ab\xe3\x81\x82");
+    CHECK_STR(e.message, "no type ab?? here");
+    an_fail_prefix(&e, AN_INVALID, "%.5s", "\xe3\x81\x82\xe3\x81\x82");
+    CHECK_STR(e.message, "\xe3\x81\x82??: no type ab?? here");
+    char s[] = "\xf0\x9f\x98\x80\x80\xff\xc3\xa9\xed\xa0\x80";
+    an_utf8_mend(s);
+    CHECK_STR(s, "\xf0\x9f\x98\x80??\xc3\xa9???");
+}
+
 int main(int argc, char **argv) { return test_main(argc, argv); }
