@@ -159,13 +159,24 @@ static inline void help_hold(an_engine *e, help_gate *g)
     }
 }
 
-static inline void help_release(help_gate *g)
+/* The two halves of help_release. Where another gate may shut at once, the held picture cannot end
+ * before that one opens: see it off after. */
+static inline void help_let_go(help_gate *g)
 {
     if (!g->job) return;
     an_job_cancel(g->job);
     help_gate_open(g);
+}
+static inline void help_see_off(help_gate *g)
+{
+    if (!g->job) return;
     help_wait(g->job);
     an_job_unref(g->job);
+}
+static inline void help_release(help_gate *g)
+{
+    help_let_go(g);
+    help_see_off(g);
 }
 
 #endif

@@ -595,10 +595,11 @@ TEST(the_urgent_comes_first)
     an_job *a = submit_to(e, &slow);
     REQUIRE(a);
     help_gate_watch(&half, a, half_said, a);
-    help_release(&start);
+    help_let_go(&start);
     CHECK(help_gate_wait(&half));
     an_job *b = submit_to(e, &quick);
     help_gate_open(&half);
+    help_see_off(&start);
     REQUIRE(b);
     const an_job_info first = help_wait(b), last = help_wait(a);
     CHECK(first.state == AN_JOB_DONE && last.state == AN_JOB_DONE);
@@ -657,12 +658,13 @@ TEST(pictures_and_text_take_turns)
         an_job *pair[2] = {picture, text};
         help_gate_watch(&one_done, picture, either_done, pair);
         int handle = an_job_watch(text, help_gate_hear, &one_done);
-        help_release(&start);
+        help_let_go(&start);
         help_gate_wait(&one_done);
         an_job_info p, t;
         an_job_get(picture, &p);
         an_job_get(text, &t);
         help_gate_open(&one_done);
+        help_see_off(&start);
         an_job_unwatch(text, handle);
         printf("  when one is done: %d of %d steps, %d of %d tokens\n", p.step, p.steps, t.step,
                t.steps);
@@ -690,10 +692,11 @@ TEST(stopping_with_answers_half_said)
         REQUIRE(job[i]);
     }
     help_gate_watch(&half, job[0], half_said, job[0]);
-    help_release(&start);
+    help_let_go(&start);
     CHECK(help_gate_wait(&half));
     help_gate_open(&half);
     an_engine_stop(e, 0);
+    help_see_off(&start);
     for (int i = 0; i < 6; i++) {
         an_job_info info;
         an_job_get(job[i], &info);

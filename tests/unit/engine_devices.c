@@ -236,10 +236,11 @@ TEST(cancelled)
     an_job *job[4] = {paint(e, 1, 100), paint(e, 2, 100), tell(e, "babble", 1, 100),
                       tell(e, "babble", 2, 100)};
     help_gate_watch(&work, job[0], both_at_work, e);
-    help_release(&start);
+    help_let_go(&start);
     CHECK(help_gate_wait(&work));
     for (int i = 0; i < 4; i++) an_job_cancel(job[i]);
     help_gate_open(&work);
+    help_see_off(&start);
     for (int i = 0; i < 4; i++) {
         CHECK(help_wait(job[i]).state == AN_JOB_CANCELED);
         an_job_unref(job[i]);
