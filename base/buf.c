@@ -137,9 +137,9 @@ bool an_utf8_valid(const char *s, size_t len)
 void an_utf8_mend(char *s)
 {
     for (const char *end = s + strlen(s); s < end;) {
-        size_t n = 1;
-        while (n < 4 && s + n < end && (s[n] & 0xc0) == 0x80) n++;
-        const bool good = an_utf8_valid(s, n);
+        const unsigned char lead = (unsigned char)*s;
+        const ptrdiff_t n = lead < 0x80 ? 1 : lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+        const bool good = n <= end - s && an_utf8_valid(s, (size_t)n);
         if (!good) *s = '?';
         s += good ? n : 1;
     }

@@ -9,6 +9,7 @@ static void set_message(an_error *err, an_status s, const char *param, const cha
 {
     err->status = s;
     snprintf(err->param, sizeof err->param, "%s", param);
+    an_utf8_mend(err->param);
     vsnprintf(err->message, sizeof err->message, fmt, ap);
     an_utf8_mend(err->message);
 }

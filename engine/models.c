@@ -74,6 +74,7 @@ static void look(an_files *f)
         f->entry.ok = true;
     } else {
         snprintf(f->entry.error, sizeof f->entry.error, "%s", err.message);
+        an_utf8_mend(f->entry.error); /* it may have been cut */
         an_log(AN_LOG_WARN, "model '%s' (%s) cannot be served: %s", f->entry.id, f->entry.path,
                err.message);
     }

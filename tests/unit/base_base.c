@@ -158,6 +158,9 @@ TEST(messages_are_utf8)
     CHECK_STR(e.message, "\xe3\x81\x82??: no type ab?? here");
     char s[] = "\xf0\x9f\x98\x80\x80\xff\xc3\xa9\xed\xa0\x80";
     an_utf8_mend(s);
+    char stray[] = "a\x80 \xc3\xa9\x80z\xc3";
+    an_utf8_mend(stray);
+    CHECK_STR(stray, "a? \xc3\xa9?z?");
     CHECK_STR(s, "\xf0\x9f\x98\x80??\xc3\xa9???");
 }
 
