@@ -172,6 +172,7 @@ static inline void help_see_off(help_gate *g)
     if (!g->job) return;
     help_wait(g->job);
     an_job_unref(g->job);
+    g->job = NULL;
 }
 static inline void help_release(help_gate *g)
 {

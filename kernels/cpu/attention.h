@@ -20,10 +20,10 @@
 
 /* The backend's function: contract in ops.h and backend.h. Scores are computed and summed in f32,
  * for BF16 activations too; on AVX512_BF16 and AMX the probabilities of a chunk are rounded to
- * bf16, as their products want them. A row without keys gives zeros (kernels/ops.c refuses it
- * before). NaN in q or k stays in the queries whose scores have it; NaN in v reaches every query of
- * its row, even one that causal hides it from (0 * NaN). Scratch: under 3 MiB a thread, whatever
- * the lengths. */
+ * bf16, as their products want them, which flush denormals. A row without keys gives zeros
+ * (kernels/ops.c refuses it before). NaN in q or k stays in the queries whose scores have it; NaN
+ * in v reaches every query of its row, even one that causal hides it from (0 * NaN). Scratch: under
+ * 3 MiB a thread, whatever the lengths. */
 an_status an_cpu_attention(an_lane *l, const an_attention_args *a);
 
 /* Runs the kernels of an instruction set, which the machine must have, against plain loops in

@@ -75,12 +75,15 @@ V_INLINE vf multiply(vunit a, vunit b, vf c)
 /* ---------------------------------------------------------------- packing */
 
 #if PAIRS
+_Static_assert(MR == 8 && AN_VW == 64, "panels of v, and the instructions of pairs");
+typedef uint16_t h8 __attribute__((vector_size(16), may_alias, aligned(2)));
+
 /* n of 8 elements, the others zero, as four pairs. */
 V_INLINE f4 load_pairs(const char *p, int64_t n)
 {
     char whole[16] = {0};
     if (n < 8) p = memcpy(whole, p, (size_t)(n < 0 ? 0 : n) * 2);
-    return *(const f4 *)(const void *)p;
+    return (f4) * (const h8 *)(const void *)p;
 }
 V_INLINE f4 load_token(const char *x, int64_t stride, int64_t t, int64_t n, int64_t e, int64_t d)
 {
@@ -108,7 +111,6 @@ V_INLINE void pack_columns(unit *out, int64_t ld, const char *x, int64_t stride,
  * read them; what is past n or d is zeros. */
 V_INLINE void pack_chunk(const an_attention_task *t, int64_t c0, int64_t n, unit *k, unit *v)
 {
-    typedef uint16_t h8 __attribute__((vector_size(16), may_alias, aligned(2)));
     const int64_t d = t->head_dim, step = t->v_stride;
     const char *x = t->v + c0 * step * 2;
     for (int64_t i = 0; i < n; i += MR)
