@@ -111,38 +111,44 @@ bool an_ends_with(const char *s, const char *suffix)
     return n >= m && memcmp(s + n - m, suffix, m) == 0;
 }
 
+size_t an_utf8_char(const char *s, size_t len)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    if (len == 0) return 0;
+    if (*p < 0x80) return 1;
+    const size_t more = *p >= 0xf0 ? 3 : *p >= 0xe0 ? 2 : 1;
+    if (*p < 0xc2 || *p > 0xf4 || len <= more) return 0;
+    uint32_t cp = *p & (uint32_t)(0x3f >> more);
+    for (size_t i = 1; i <= more; i++) {
+        if ((p[i] & 0xc0) != 0x80) return 0;
+        cp = cp << 6 | (p[i] & 0x3fu);
+    }
+    if ((more == 2 && (cp < 0x800 || (cp >= 0xd800 && cp < 0xe000))) ||
+        (more == 3 && (cp < 0x10000 || cp > 0x10ffff)))
+        return 0;
+    return more + 1;
+}
+
 bool an_utf8_valid(const char *s, size_t len)
 {
-    const unsigned char *p = (const unsigned char *)s, *end = p + len;
-    while (p < end) {
-        if (*p < 0x80) {
-            p++;
-            continue;
-        }
-        int more = *p >= 0xf0 ? 3 : *p >= 0xe0 ? 2 : 1;
-        if (*p < 0xc2 || *p > 0xf4 || end - p <= more) return false;
-        uint32_t cp = *p & (uint32_t)(0x3f >> more);
-        for (int i = 1; i <= more; i++) {
-            if ((p[i] & 0xc0) != 0x80) return false;
-            cp = cp << 6 | (p[i] & 0x3fu);
-        }
-        if ((more == 2 && (cp < 0x800 || (cp >= 0xd800 && cp < 0xe000))) ||
-            (more == 3 && (cp < 0x10000 || cp > 0x10ffff)))
-            return false;
-        p += more + 1;
-    }
+    for (size_t n; len > 0; s += n, len -= n)
+        if ((n = an_utf8_char(s, len)) == 0) return false;
     return true;
 }
 
 void an_utf8_mend(char *s)
 {
-    for (const char *end = s + strlen(s); s < end;) {
-        const unsigned char lead = (unsigned char)*s;
-        const ptrdiff_t n = lead < 0x80 ? 1 : lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-        const bool good = n <= end - s && an_utf8_valid(s, (size_t)n);
-        if (!good) *s = '?';
-        s += good ? n : 1;
+    for (size_t len = strlen(s); len > 0;) {
+        size_t n = an_utf8_char(s, len);
+        if (n == 0) *s = '?', n = 1;
+        s += n, len -= n;
     }
+}
+
+void an_utf8_copy(char *to, size_t size, const char *from)
+{
+    snprintf(to, size, "%s", from);
+    an_utf8_mend(to);
 }
 
 an_status an_read_file(const char *path, size_t max, char **out, size_t *len, an_error *err)

@@ -8,8 +8,7 @@
 static void set_message(an_error *err, an_status s, const char *param, const char *fmt, va_list ap)
 {
     err->status = s;
-    snprintf(err->param, sizeof err->param, "%s", param);
-    an_utf8_mend(err->param);
+    an_utf8_copy(err->param, sizeof err->param, param);
     vsnprintf(err->message, sizeof err->message, fmt, ap);
     an_utf8_mend(err->message);
 }

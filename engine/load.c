@@ -346,8 +346,7 @@ void an_files_broken(an_engine *e, an_files *f, const an_error *why)
     pthread_mutex_lock(&e->lock);
     e->model_changes++;
     f->entry.ok = false;
-    snprintf(f->entry.error, sizeof f->entry.error, "%s", why->message);
-    an_utf8_mend(f->entry.error); /* it may have been cut */
+    an_utf8_copy(f->entry.error, sizeof f->entry.error, why->message);
     if (f->entry.is_default) {
         f->entry.is_default = false;
         for (int i = 0; i < e->models; i++) {

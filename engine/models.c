@@ -73,8 +73,7 @@ static void look(an_files *f)
         if (config) f->scheduler = json_deep_copy(config);
         f->entry.ok = true;
     } else {
-        snprintf(f->entry.error, sizeof f->entry.error, "%s", err.message);
-        an_utf8_mend(f->entry.error); /* it may have been cut */
+        an_utf8_copy(f->entry.error, sizeof f->entry.error, err.message);
         an_log(AN_LOG_WARN, "model '%s' (%s) cannot be served: %s", f->entry.id, f->entry.path,
                err.message);
     }

@@ -46,8 +46,7 @@ static an_job_summary summary_of(const an_job *j)
         s.completion_tokens = j->text->usage.completion_tokens;
     }
     memcpy(s.client, j->client, sizeof s.client);
-    snprintf(s.model, sizeof s.model, "%s", j->model);
-    an_utf8_mend(s.model); /* it may have been cut */
+    an_utf8_copy(s.model, sizeof s.model, j->model);
     snprintf(s.sampler, sizeof s.sampler, "%s", j->solver_class);
     return s;
 }

@@ -94,8 +94,11 @@ char *an_buf_take(an_buf *b); /* hands data to the caller (free()), the buffer b
 char *an_strdup(const char *s); /* NULL stays NULL */
 char *an_asprintf(const char *fmt, ...) AN_PRINTF(1, 2);
 bool an_ends_with(const char *s, const char *suffix);
+size_t an_utf8_char(const char *s,
+                    size_t len); /* bytes of the character at s, 0 if there is none */
 bool an_utf8_valid(const char *s, size_t len);
 void an_utf8_mend(char *s); /* what is not UTF-8 becomes '?', byte for byte */
+void an_utf8_copy(char *to, size_t size, const char *from); /* what fits, mended where it is cut */
 /* Whole file, NUL-terminated; AN_TOO_LARGE past max bytes. *out is the caller's (free()). */
 an_status an_read_file(const char *path, size_t max, char **out, size_t *len, an_error *err);
 /* Where shipped data lies: REL ("demo", "clip/merges.txt") below $ANNEAL_DATA, the executable's

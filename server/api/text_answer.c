@@ -14,14 +14,12 @@ json_t *text_json_string(const char *s, size_t len)
     if (j) return j;
     an_buf_init(&b, len * 3 + 8);
     for (size_t i = 0; i < len;) {
-        size_t step = 1;
-        while (step < 4 && i + step < len && ((unsigned char)s[i + step] & 0xc0) == 0x80) step++;
-        while (step > 1 && !an_utf8_valid(s + i, step)) step--;
-        if (an_utf8_valid(s + i, step))
-            an_buf_add(&b, s + i, step);
+        const size_t n = an_utf8_char(s + i, len - i);
+        if (n)
+            an_buf_add(&b, s + i, n);
         else
             an_buf_str(&b, "\xef\xbf\xbd");
-        i += step;
+        i += n ? n : 1;
     }
     j = b.failed ? NULL : json_stringn(b.data ? b.data : "", b.len);
     an_buf_free(&b);
