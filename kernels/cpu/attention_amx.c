@@ -13,7 +13,6 @@
 #define CHUNK 256 /* keys; part of what the bytes are */
 #define TILE  512 /* bf16 elements of a tile: 16 rows of 32 */
 
-typedef uint16_t h8 __attribute__((vector_size(16), may_alias, aligned(2)));
 typedef uint16_t h16 __attribute__((vector_size(32), may_alias));
 typedef an_vf vf __attribute__((may_alias));
 
@@ -33,26 +32,6 @@ typedef struct work {
 
 /* ---------------------------------------------------------------- packing */
 
-V_INLINE int64_t bounded(int64_t n, int64_t most)
-{
-    return n < 0 ? 0 : n < most ? n : most;
-}
-
-/* n of 8 elements, the others zero. */
-V_INLINE h8 load8(const uint16_t *p, int64_t n)
-{
-    if (n >= 8) return *(const h8 *)p;
-    uint16_t x[8] = {0};
-    for (int64_t i = 0; i < n; i++) x[i] = p[i];
-    return *(const h8 *)x;
-}
-
-/* Element e of token t, or zeros from the edges on: n tokens, d elements. */
-V_INLINE h8 token8(const uint16_t *x, int64_t stride, int64_t t, int64_t n, int64_t e, int64_t d)
-{
-    return load8(t < n && e < d ? x + t * stride + e : x, t < n ? bounded(d - e, 8) : 0);
-}
-
 /* 16 tokens of a block: tiles of rows. sign is 0x8000 where q is to be negated. */
 static void pack_q(uint16_t *out, const uint16_t *x, int64_t stride, int64_t n, int64_t d,
                    int64_t dk, uint16_t sign)
@@ -69,9 +48,7 @@ static void pack_k(uint16_t *out, const uint16_t *x, int64_t stride, int64_t n, 
 {
     for (int64_t t = 0; t < 16; t += 4)
         for (int64_t e = 0; e < dk * 32; e += 8) {
-            const f44 m = transpose44((f44){
-                (f4)token8(x, stride, t, n, e, d), (f4)token8(x, stride, t + 1, n, e, d),
-                (f4)token8(x, stride, t + 2, n, e, d), (f4)token8(x, stride, t + 3, n, e, d)});
+            const f44 m = transpose44(tokens8(x, stride, t, n, e, d));
             uint16_t *to = out + e / 32 * TILE + e % 32 / 2 * 32 + t * 2;
             *(h8 *)to = (h8)m.a;
             *(h8 *)(to + 32) = (h8)m.b;
@@ -88,8 +65,7 @@ static void pack_v(uint16_t *out, const uint16_t *x, int64_t stride, int64_t n, 
         for (int64_t e = 0; e < dn * 16; e += 8) {
             const h8 a = token8(x, stride, t, n, e, d), b = token8(x, stride, t + 1, n, e, d);
             uint16_t *to = out + e / 16 * TILE + t / 2 * 32 + e % 16 * 2;
-            *(h8 *)to = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-            *(h8 *)(to + 8) = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+            put_pairs(to, a, b);
         }
 }
 

@@ -25,22 +25,18 @@ typedef an_vf vf __attribute__((may_alias));
 /* ---------------------------------------------------------------- units */
 
 #if PAIRS
+#include "pairs.h"
 typedef uint32_t unit __attribute__((may_alias));
-typedef an_vu vunit __attribute__((may_alias));
+typedef an_pairs vunit;
 #define UNITS(n) (((n) + 1) / 2)
 
 V_INLINE vunit unit_set(unit x)
 {
-    return x - (vunit){0};
+    return an_pairs_set(x);
 }
 V_INLINE vf multiply(vunit a, vunit b, vf c)
 {
-#ifdef __AVX512BF16__
-    return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
-#else /* as the hardware, but for denormals, which it flushes */
-    c += (vf)(a & 0xffff0000u) * (vf)(b & 0xffff0000u);
-    return c + (vf)(a << 16) * (vf)(b << 16);
-#endif
+    return an_pairs_add(c, a, b);
 }
 /* The lanes of x and y, rounded to bf16, as pairs. */
 V_INLINE vunit pairs_of(vf x, vf y)
@@ -76,29 +72,18 @@ V_INLINE vf multiply(vunit a, vunit b, vf c)
 
 #if PAIRS
 _Static_assert(MR == 8 && AN_VW == 64, "panels of v, and the instructions of pairs");
-typedef uint16_t h8 __attribute__((vector_size(16), may_alias, aligned(2)));
 
-/* n of 8 elements, the others zero, as four pairs. */
-V_INLINE f4 load_pairs(const char *p, int64_t n)
+/* out[u * ld + t] = token t's pair u: tokens become columns, those past n zeros. (What scales is
+ * the tile.) */
+V_INLINE void pack_columns(unit *out, int64_t ld, const char *x, int64_t stride, int64_t n, int d,
+                           float scale, bool bf16)
 {
-    char whole[16] = {0};
-    if (n < 8) p = memcpy(whole, p, (size_t)(n < 0 ? 0 : n) * 2);
-    return (f4) * (const h8 *)(const void *)p;
-}
-V_INLINE f4 load_token(const char *x, int64_t stride, int64_t t, int64_t n, int64_t e, int64_t d)
-{
-    return t < n && e < d ? load_pairs(x + (t * stride + e) * 2, d - e) : (f4){0};
-}
-
-/* out[u * ld + t] = token t's pair u: tokens become columns, those past n zeros. */
-V_INLINE void pack_columns(unit *out, int64_t ld, const char *x, int64_t stride, int64_t n, int d)
-{
+    (void)scale, (void)bf16;
+    const uint16_t *from = (const uint16_t *)(const void *)x;
     for (int64_t t = 0; t < ld; t += 4) {
         unit *to = out + t;
         for (int64_t e = 0; e < d; e += 8, to += 4 * ld) {
-            const f44 m = transpose44((f44){
-                load_token(x, stride, t, n, e, d), load_token(x, stride, t + 1, n, e, d),
-                load_token(x, stride, t + 2, n, e, d), load_token(x, stride, t + 3, n, e, d)});
+            const f44 m = transpose44(tokens8(from, stride, t, n, e, d));
             *(f4 *)(void *)to = m.a;
             if (e + 2 < d) *(f4 *)(void *)(to + ld) = m.b;
             if (e + 4 < d) *(f4 *)(void *)(to + 2 * ld) = m.c;
@@ -107,23 +92,15 @@ V_INLINE void pack_columns(unit *out, int64_t ld, const char *x, int64_t stride,
     }
 }
 
-/* k: [keys / MR][pairs of d][MR], v: [d / MR][CHUNK / 2][MR], both in the order in which the tiles
- * read them; what is past n or d is zeros. */
-V_INLINE void pack_chunk(const an_attention_task *t, int64_t c0, int64_t n, unit *k, unit *v)
+/* v of pack_chunk: [d / MR][CHUNK / 2][MR] pairs of keys; what is past n or d is zeros. */
+V_INLINE void pack_values(unit *v, const char *x, int64_t stride, int64_t n, int64_t d, bool bf16)
 {
-    const int64_t d = t->head_dim, step = t->v_stride;
-    const char *x = t->v + c0 * step * 2;
-    for (int64_t i = 0; i < n; i += MR)
-        pack_columns(k + i * UNITS(d), MR, t->k + (c0 + i) * t->k_stride * 2, t->k_stride, n - i,
-                     t->head_dim);
+    (void)bf16;
+    const uint16_t *from = (const uint16_t *)(const void *)x;
     for (int64_t i = 0; i < n; i += 2)
-        for (int64_t e = 0; e < d; e += MR) {
-            const h8 a = (h8)load_token(x, step, i, n, e, d),
-                     b = (h8)load_token(x, step, i + 1, n, e, d);
-            h8 *to = (h8 *)(void *)(v + e * CHUNK_UNITS + i / 2 * MR);
-            to[0] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-            to[1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-        }
+        for (int64_t e = 0; e < d; e += MR)
+            put_pairs(v + e * CHUNK_UNITS + i / 2 * MR, token8(from, stride, i, n, e, d),
+                      token8(from, stride, i + 1, n, e, d));
 }
 #else
 
@@ -143,21 +120,15 @@ V_INLINE void pack_columns(float *out, int64_t ld, const char *x, int64_t stride
     }
 }
 
-/* k: [keys / MR][d][MR], v: [d / MR][CHUNK][MR], both in the order in which the tiles read them.
- * Keys of a last k panel past n and elements of a last v panel past d are zeros. Four keys at a
- * time, so that whole cache lines of v are written at once: its panels lie a power of two apart. */
-V_INLINE void pack_chunk(const an_attention_task *t, int64_t c0, int64_t n, float *k, float *v,
-                         bool bf16)
+/* v of pack_chunk: [d / MR][CHUNK][MR]; keys past n and elements of a last panel past d are zeros.
+ * Four keys at a time, so that whole cache lines are written at once: panels lie a power of two
+ * apart. */
+V_INLINE void pack_values(unit *v, const char *x, int64_t stride, int64_t n, int64_t d, bool bf16)
 {
-    const int64_t size = bf16 ? 2 : 4, d = t->head_dim;
-    const char *x = t->v + c0 * t->v_stride * size;
-    for (int64_t i = 0; i < n; i += MR)
-        pack_columns(k + i * d, MR, t->k + (c0 + i) * t->k_stride * size, t->k_stride, n - i,
-                     t->head_dim, 1.0f, bf16);
     for (int64_t i = 0; i < n; i += 4)
         for (int64_t e = 0; e < d; e += MR)
             for (int64_t f = 0; f < MR; f += 4) {
-                const f44 m = load44(x, t->v_stride, i, n, e + f, d, bf16);
+                const f44 m = load44(x, stride, i, n, e + f, d, bf16);
                 float *to = v + e * CHUNK + i * MR + f;
                 *(f4 *)to = m.a;
                 *(f4 *)(to + MR) = m.b;
@@ -166,6 +137,18 @@ V_INLINE void pack_chunk(const an_attention_task *t, int64_t c0, int64_t n, floa
             }
 }
 #endif
+
+/* k: [keys / MR][units of d][MR], and v, both in the order in which the tiles read them; keys of a
+ * last k panel past n are zeros. */
+V_INLINE void pack_chunk(const an_attention_task *t, int64_t c0, int64_t n, unit *k, unit *v,
+                         bool bf16)
+{
+    const int64_t size = bf16 ? 2 : 4, d = t->head_dim;
+    for (int64_t i = 0; i < n; i += MR)
+        pack_columns(k + i * UNITS(d), MR, t->k + (c0 + i) * t->k_stride * size, t->k_stride, n - i,
+                     t->head_dim, 1.0f, bf16);
+    pack_values(v, t->v + c0 * t->v_stride * size, t->v_stride, n, d, bf16);
+}
 
 /* ---------------------------------------------------------------- the tile */
 
@@ -367,26 +350,18 @@ static void run(const an_attention_task *t, void *scratch)
         const char *q = t->q + b * BLOCK * t->q_stride * size;
         const int64_t lanes = b < blocks - 1 ? BLOCK : tail * LANES, n = t->queries - b * BLOCK;
         unit *out = w.q + b * BLOCK * UNITS((int64_t)t->head_dim);
-#if PAIRS
-        pack_columns(out, lanes, q, t->q_stride, n, t->head_dim);
-#else
-        if (t->bf16)
+        if (PAIRS || t->bf16)
             pack_columns(out, lanes, q, t->q_stride, n, t->head_dim, w.scale, true);
         else
             pack_columns(out, lanes, q, t->q_stride, n, t->head_dim, w.scale, false);
-#endif
     }
     for (int64_t c0 = 0; c0 < t->keys; c0 += CHUNK) {
         const int64_t n = min64(CHUNK, t->keys - c0);
         if (t->causal && c0 > t->first + t->queries - 1) break;
-#if PAIRS
-        pack_chunk(t, c0, n, w.k, w.v);
-#else
-        if (t->bf16)
+        if (PAIRS || t->bf16)
             pack_chunk(t, c0, n, w.k, w.v, true);
         else
             pack_chunk(t, c0, n, w.k, w.v, false);
-#endif
         for (int64_t b = 0; b < blocks; b++) {
             const int64_t last = t->first + min64((b + 1) * BLOCK, t->queries) - 1;
             if (t->causal && c0 > last) continue;

@@ -103,6 +103,44 @@ V_INLINE f44 transpose44(f44 m)
         __builtin_shufflevector(c, d, 0, 1, 4, 5), __builtin_shufflevector(c, d, 2, 3, 6, 7)};
 }
 
+/* ---------------------------------------------------------------- eight of bf16 */
+
+typedef uint16_t h8 __attribute__((vector_size(16), may_alias, aligned(2)));
+
+V_INLINE int64_t bounded(int64_t n, int64_t most)
+{
+    return n < 0 ? 0 : n < most ? n : most;
+}
+
+/* n of 8 elements, the others zero. */
+V_INLINE h8 load8(const uint16_t *p, int64_t n)
+{
+    if (n >= 8) return *(const h8 *)p;
+    uint16_t x[8] = {0};
+    for (int64_t i = 0; i < n; i++) x[i] = p[i];
+    return *(const h8 *)x;
+}
+
+/* Elements e.. of token t, or zeros from the edges on: n tokens, d elements. */
+V_INLINE h8 token8(const uint16_t *x, int64_t stride, int64_t t, int64_t n, int64_t e, int64_t d)
+{
+    return load8(t < n && e < d ? x + t * stride + e : x, t < n ? bounded(d - e, 8) : 0);
+}
+
+/* The same of four tokens: 32-bit pairs, for transpose44. */
+V_INLINE f44 tokens8(const uint16_t *x, int64_t stride, int64_t t, int64_t n, int64_t e, int64_t d)
+{
+    return (f44){(f4)token8(x, stride, t, n, e, d), (f4)token8(x, stride, t + 1, n, e, d),
+                 (f4)token8(x, stride, t + 2, n, e, d), (f4)token8(x, stride, t + 3, n, e, d)};
+}
+
+/* 16 elements: of a and b in turn. */
+V_INLINE void put_pairs(void *to, h8 a, h8 b)
+{
+    ((h8 *)to)[0] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+    ((h8 *)to)[1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+
 V_INLINE int64_t min64(int64_t a, int64_t b)
 {
     return a < b ? a : b;

@@ -11,12 +11,7 @@
 #include "gemm.h"
 
 #define NV (NR / VW)
-/* The accumulators are an array that must become registers: every loop over it unrolled. */
-#ifdef __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
+#include "gemm_rows.h"
 
 /* A vector of a panel in bf16: the upper halves of floats. */
 typedef uint16_t vec_half __attribute__((vector_size(2 * VW), may_alias, aligned(2)));
@@ -59,23 +54,7 @@ static __attribute__((noinline)) void tile(int rows, int64_t k, const float *a, 
                                            const float *b, float *c, int64_t ldc, bool first)
 {
     switch (rows) {
-        TILE_CASE(1)
-        TILE_CASE(2)
-        TILE_CASE(3)
-        TILE_CASE(4)
-        TILE_CASE(5)
-#if MR > 6
-        TILE_CASE(6)
-        TILE_CASE(7)
-        TILE_CASE(8)
-        TILE_CASE(9)
-        TILE_CASE(10)
-        TILE_CASE(11)
-#if MR > 12
-        TILE_CASE(12)
-        TILE_CASE(13)
-#endif
-#endif
+        FEWER_ROWS(TILE_CASE)
     default: /* packed is the usual place: addresses with constants in them */
         if (lda == KC)
             tile_rows(MR, false, k, a, KC, b, c, ldc, first);
